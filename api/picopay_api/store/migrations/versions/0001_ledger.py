@@ -1,0 +1,17 @@
+"""Ledgers, accounts, journal and what keeps them honest.
+
+The tables themselves are in `0001_ledger.sql`, beside this file.
+"""
+
+from pathlib import Path
+
+from picopay_api.store.migrations import run_script
+
+revision = "0001"
+down_revision = None
+min_compatible = "0001"
+
+
+def upgrade() -> None:
+    """Create every table, its first partitions, the net of triggers and the runtime role."""
+    run_script(Path(__file__).with_suffix(".sql"))

@@ -1,0 +1,70 @@
+-- Partitions are made ahead of time and idempotency keys forgotten by dropping theirs.
+--
+-- Called by the migration and by the worker. SECURITY DEFINER, because the runtime role owns nothing:
+-- it can ask for this and for nothing else. A DEFAULT partition catches what slips through; money is
+-- never dropped. Each step takes a short lock (the caller sets lock_timeout).
+
+-- The smallest UUIDv7 of an instant: the bound of a journal partition.
+CREATE OR REPLACE FUNCTION picopay.uuid_at(p_time timestamptz) RETURNS uuid
+LANGUAGE sql IMMUTABLE STRICT
+SET search_path = ''
+AS $uuid_at$
+    SELECT (lpad(to_hex((extract(epoch FROM p_time) * 1000)::bigint), 12, '0')
+            || '00000000000000000000')::uuid
+$uuid_at$;
+
+CREATE OR REPLACE FUNCTION picopay.maintain_partitions(p_retention_days integer)
+RETURNS TABLE (action text, partition_name text)
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = ''
+AS $maintain_partitions$
+DECLARE
+    c_months_ahead CONSTANT integer := 3;
+    c_days_ahead CONSTANT integer := 7;
+    v_today CONSTANT date := (clock_timestamp() AT TIME ZONE 'UTC')::date;
+    v_month CONSTANT date := date_trunc('month', v_today)::date;
+    r record;
+BEGIN
+    FOR r IN
+        WITH months AS (
+            SELECT (v_month + make_interval(months => n))::date AS first,
+                   (v_month + make_interval(months => n + 1))::date AS next
+              FROM generate_series(0, c_months_ahead) AS n),
+        days AS (
+            SELECT v_today + n AS first, v_today + n + 1 AS next
+              FROM generate_series(-1, c_days_ahead) AS n)
+        SELECT 'journal' AS parent, format('journal_%s', to_char(first, 'YYYYMM')) AS name,
+               picopay.uuid_at(first::timestamp AT TIME ZONE 'UTC')::text AS lower,
+               picopay.uuid_at(next::timestamp AT TIME ZONE 'UTC')::text AS upper FROM months
+        UNION ALL
+        SELECT 'entry', format('entry_%s', to_char(first, 'YYYYMM')),
+               (first::timestamp AT TIME ZONE 'UTC')::text, (next::timestamp AT TIME ZONE 'UTC')::text
+          FROM months
+        UNION ALL
+        SELECT 'idempotency_key', format('idempotency_key_%s', to_char(first, 'YYYYMMDD')),
+               first::text, next::text FROM days
+    LOOP
+        CONTINUE WHEN to_regclass(format('picopay.%I', r.name)) IS NOT NULL;
+        EXECUTE format('CREATE TABLE picopay.%I PARTITION OF picopay.%I FOR VALUES FROM (%L) TO (%L)',
+                       r.name, r.parent, r.lower, r.upper);
+        action := 'created';
+        partition_name := r.name;
+        RETURN NEXT;
+    END LOOP;
+    -- Keys younger than the retention stay, whatever is asked for: a key forgotten early pays twice.
+    FOR r IN
+        SELECT c.relname AS name
+          FROM pg_catalog.pg_inherits AS i
+          JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
+         WHERE i.inhparent = 'picopay.idempotency_key'::regclass
+           AND c.relname ~ '^idempotency_key_[0-9]{8}$'
+           AND to_date(right(c.relname, 8), 'YYYYMMDD') < v_today - greatest(p_retention_days, 1)
+    LOOP
+        EXECUTE format('DROP TABLE picopay.%I', r.name);
+        action := 'dropped';
+        partition_name := r.name;
+        RETURN NEXT;
+    END LOOP;
+END
+$maintain_partitions$;
