@@ -43,6 +43,10 @@ class MigrationError(Exception):
     """The migration cannot start or go on; the message says what to do."""
 
 
+class MigrationBusy(MigrationError):
+    """Another migration holds the lock: the same command will do later."""
+
+
 class Step(msgspec.Struct, frozen=True):
     """One revision that is still to come."""
 
@@ -126,7 +130,8 @@ def upgrade(database_url: str, revision: str = "head", report: Report = lambda _
     """Migrate a database forward to `revision`; runs its own event loop.
 
     Raises:
-        MigrationError: another migration holds the lock, or the revision is behind or unknown.
+        MigrationBusy: another migration holds the lock.
+        MigrationError: the revision is behind or unknown.
     """
     asyncio.run(upgrade_async(DatabaseUrl.parse(database_url), revision, report))
 
@@ -193,7 +198,7 @@ async def _take_lock(guard: asyncpg.Connection[Any], report: Report) -> None:
         if waited_s == 0:
             report("waiting for another migration to end")
         await asyncio.sleep(1)
-    raise MigrationError(f"another migration has held the lock for {_LOCK_WAIT_S} seconds")
+    raise MigrationBusy(f"another migration has held the lock for {_LOCK_WAIT_S} seconds")
 
 
 async def _run_on(database_url: DatabaseUrl, work: Callable[[Connection], None]) -> None:
