@@ -1,0 +1,149 @@
+"""Serves the HTTP API: one process by itself, or several on one listening socket under a supervisor.
+
+Used by `picopay serve` and `picopay up`. The socket is bound once, by whoever is outermost, and handed
+down, so that a port chosen is a port held and a child that starts again never finds it taken.
+"""
+
+import asyncio
+import math
+import os
+import socket
+import tempfile
+from collections.abc import Mapping
+
+import uvicorn
+
+from picopay_api.cli.console import note
+from picopay_api.cli.exits import CommandFailed, ExitCode
+from picopay_api.cli.lifetime import StopRequests, survive_repeated_signals
+from picopay_api.cli.supervisor import Child, Supervisor, environment_for_children
+from picopay_api.settings import Settings
+
+_KEEP_ALIVE_S = 75  # longer than the 60 s of the usual load balancers, which must be first to hang up
+_BACKLOG = 2_048
+_SUPERVISION_S = 5.0  # on top of a child's own grace, to end by itself
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind and listen; port 0 takes a free one.
+
+    Raises:
+        CommandFailed: the port is taken, or the host is not one of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise CommandFailed(
+            f"cannot listen on {host} port {port}: {error.strerror}",
+            ExitCode.BUSY,
+            hint="choose another port with --port; --port 0 takes a free one",
+        ) from error
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the URL at which this machine reaches a listening socket."""
+    host, port = listener.getsockname()[:2]
+    return local_url(host, port)
+
+
+def local_url(host: str, port: int) -> str:
+    """Return the URL at which this machine reaches a server that listens on a host and a port."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # compared, not bound
+    shown = f"[{reachable}]" if ":" in reachable else reachable
+    return f"http://{shown}:{port}"
+
+
+def serve_one(settings: Settings, listener: socket.socket) -> None:
+    """Serve from this process until it is told to stop, then drain.
+
+    Raises:
+        CommandFailed: the application could not start; the log says why.
+    """
+    from picopay_api.app import create_app  # noqa: PLC0415  # its metrics must find their directory set
+
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(settings),
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_ms / 1000),
+        )
+    )
+    survive_repeated_signals()
+    try:
+        server.run([listener])
+    except SystemExit as ending:
+        raise CommandFailed("the server could not start; the log says why") from ending
+
+
+async def serve_many(
+    settings: Settings, listener: socket.socket, environment: Mapping[str, str]
+) -> None:
+    """Serve from `settings.workers` child processes until this one is told to stop.
+
+    Raises:
+        CommandFailed: a child cannot be kept running.
+    """
+    with tempfile.TemporaryDirectory(prefix="picopay-metrics-") as metrics_directory:
+        supervisor = Supervisor(
+            server_children(settings.workers, listener, environment, metrics_directory),
+            grace_s=grace_s(settings),
+            report=note,
+            stdout=1,
+        )
+        requests = StopRequests.listen()
+        await supervise(supervisor, listener, requests)
+
+
+async def supervise(
+    supervisor: Supervisor, listener: socket.socket, requests: StopRequests
+) -> None:
+    """Run a supervisor until a stop is requested, then stop it in good order."""
+    running = asyncio.ensure_future(supervisor.run())
+    stopped = asyncio.ensure_future(requests.first.wait())
+    try:
+        await asyncio.wait([running, stopped], return_when=asyncio.FIRST_COMPLETED)
+        # Nobody would answer a connection that is only held open by the supervisor.
+        listener.close()
+        if not running.done():
+            await supervisor.stop(requests.second)
+        await running
+    finally:
+        running.cancel()
+        stopped.cancel()
+
+
+def server_children(
+    count: int, listener: socket.socket, environment: Mapping[str, str], metrics_directory: str
+) -> list[Child]:
+    """Describe child processes that serve on one listening socket and share their metrics."""
+    os.set_inheritable(listener.fileno(), True)
+    own = {"PROMETHEUS_MULTIPROC_DIR": metrics_directory} if count > 1 else {}
+    descriptor = str(listener.fileno())
+    return [
+        Child(
+            name=f"server {number}",
+            arguments=("serve", "--workers", "1", "--socket", descriptor, "--until-stdin-ends"),
+            environment=environment_for_children(environment, own),
+            sockets=(listener.fileno(),),
+        )
+        for number in range(1, count + 1)
+    ]
+
+
+def grace_s(settings: Settings) -> float:
+    """Return how long a supervisor waits for its children to drain."""
+    return settings.shutdown_grace_ms / 1000 + _SUPERVISION_S

@@ -1,0 +1,140 @@
+"""Keeps child processes running until it is told to stop, and then ends them in good order.
+
+Used by `picopay up` (servers and a worker) and by `picopay serve` with several workers. A child that
+dies is started again after a growing pause; one that keeps dying ends the supervisor. Children run in
+sessions of their own, so that Ctrl-C reaches the supervisor alone, and end when it dies (`lifetime.py`).
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from picopay_api.cli.exits import CommandFailed, ExitCode
+
+_QUICK_DEATHS_MAX = 5
+_QUICK_S = 30.0
+_PAUSE_FIRST_S = 0.5
+_PAUSE_MAX_S = 8.0
+_HOPELESS = (ExitCode.USAGE, ExitCode.CONFIGURATION)
+
+
+class Child(msgspec.Struct, frozen=True, kw_only=True):
+    """A `picopay` subcommand to run: its arguments, its environment and the sockets it inherits."""
+
+    name: str
+    arguments: tuple[str, ...]
+    environment: dict[str, str]
+    sockets: tuple[int, ...] = ()
+
+
+class Supervisor:
+    """Runs children; `stdout` is the file descriptor that their stdout goes to."""
+
+    def __init__(
+        self, children: Sequence[Child], *, grace_s: float, report: Callable[[str], None], stdout: int
+    ) -> None:
+        self._children = children
+        self._grace_s = grace_s
+        self._report = report
+        self._stdout = stdout
+        self._running: dict[str, asyncio.subprocess.Process] = {}
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Keep every child running until `stop`.
+
+        Raises:
+            CommandFailed: a child cannot be kept running; the others have been stopped.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                for child in self._children:
+                    group.create_task(self._keep(child))
+        except* CommandFailed as failures:
+            await self.stop(asyncio.Event())
+            raise failures.exceptions[0] from None
+
+    async def stop(self, hurry: asyncio.Event) -> None:
+        """Ask the children to drain, and kill those left after the grace or at once in a hurry."""
+        self._stopping.set()
+        self._signal(signal.SIGTERM)
+        ends = asyncio.ensure_future(self._all_ended())
+        hurried = asyncio.ensure_future(hurry.wait())
+        try:
+            await asyncio.wait(
+                [ends, hurried], timeout=self._grace_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            self._signal(signal.SIGKILL)
+            await ends
+        finally:
+            ends.cancel()
+            hurried.cancel()
+
+    async def _keep(self, child: Child) -> None:
+        quick_deaths = 0
+        while not self._stopping.is_set():
+            process = await self._start(child)
+            started = time.monotonic()
+            exit_code = await process.wait()
+            self._running.pop(child.name, None)
+            if self._stopping.is_set():
+                return
+            quick = time.monotonic() - started < _QUICK_S
+            quick_deaths = quick_deaths + 1 if quick else 0
+            if exit_code in _HOPELESS or quick_deaths > _QUICK_DEATHS_MAX:
+                raise CommandFailed(f"{child.name} cannot be kept running: exit code {exit_code}")
+            pause_s = min(_PAUSE_FIRST_S * 2**quick_deaths, _PAUSE_MAX_S)
+            self._report(f"{child.name} ended ({exit_code}); starting it again in {pause_s:g} s")
+            await self._pause(pause_s)
+
+    async def _start(self, child: Child) -> asyncio.subprocess.Process:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "picopay_api",
+            *child.arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=self._stdout,
+            env=child.environment,
+            pass_fds=child.sockets,
+            start_new_session=True,
+        )
+        self._running[child.name] = process
+        if self._stopping.is_set():
+            process.terminate()  # it came up while the others were being told
+        return process
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._stopping.wait(), timeout=seconds)
+        except TimeoutError:
+            return
+
+    async def _all_ended(self) -> None:
+        for process in list(self._running.values()):
+            await process.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        for process in self._running.values():
+            try:
+                process.send_signal(number)
+            except ProcessLookupError:
+                continue  # it has just ended by itself
+
+
+def environment_for_children(base: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment with these settings, whatever the base says about them.
+
+    Children must find this package even where it is not installed, as in a source tree.
+    """
+    replaced = {name for setting in settings for name in (setting, f"{setting}_FILE")}
+    kept = {name: value for name, value in base.items() if name not in replaced}
+    source = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, (source, base.get("PYTHONPATH"))))
+    return {**kept, **settings, "PYTHONPATH": path}

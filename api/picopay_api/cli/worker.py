@@ -1,0 +1,37 @@
+"""`picopay worker`: what runs beside the servers, until it is told to stop."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from picopay_api import logs
+from picopay_api.cli.direct import settings_of_environment
+from picopay_api.cli.lifetime import StopRequests, end_with_stdin
+from picopay_api.cli.options import examples
+from picopay_api.cli.serving import grace_s
+from picopay_api.settings import Settings
+from picopay_api.worker.run import run
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog=examples("DATABASE_URL=postgresql://picopay@localhost/picopay picopay worker")
+)
+def worker(
+    until_stdin_ends: Annotated[bool, typer.Option("--until-stdin-ends", hidden=True)] = False,
+) -> None:
+    """Seal the journal, audit it and create partitions ahead of time, until SIGTERM.
+
+    Any number of workers may run on one database; they share the work by locks.
+    """
+    settings = settings_of_environment()
+    logs.configure(settings.log_level, settings.log_format)
+    if until_stdin_ends:
+        end_with_stdin(grace_s(settings))
+    asyncio.run(_work(settings))
+
+
+async def _work(settings: Settings) -> None:
+    await run(settings, StopRequests.listen().first)
