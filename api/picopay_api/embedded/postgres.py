@@ -105,15 +105,18 @@ class EmbeddedPostgres:
     @property
     def owner_url(self) -> DatabaseUrl:
         """The database as its owner reaches it: may migrate it and make roles, no superuser."""
-        return self.url(OWNER, self._memory.owner_password, OWNER)
+        return self.owner_url_of(OWNER)
+
+    def owner_url_of(self, database: str) -> DatabaseUrl:
+        """Return the address of a database as the owner's role reaches it."""
+        return self._url(OWNER, self._memory.owner_password, database)
 
     @property
     def superuser_url(self) -> DatabaseUrl:
         """The maintenance database as the superuser of the server reaches it."""
-        return self.url(SUPERUSER, self._memory.superuser_password, SUPERUSER)
+        return self._url(SUPERUSER, self._memory.superuser_password, SUPERUSER)
 
-    def url(self, role: str, password: str, database: str) -> DatabaseUrl:
-        """Return the address of a database of the running server."""
+    def _url(self, role: str, password: str, database: str) -> DatabaseUrl:
         address = f"{_HOST}:{self.port}/{database}?sslmode=disable"
         return DatabaseUrl.parse(f"postgresql://{role}:{password}@{address}")
 
