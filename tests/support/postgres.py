@@ -90,7 +90,7 @@ class Server:
 
 
 async def on_connection[T](
-    url: DatabaseUrl, work: Callable[[asyncpg.Connection[Any]], Awaitable[T]]
+    url: DatabaseUrl, work: "Callable[[asyncpg.Connection[Any]], Awaitable[T]]"
 ) -> T:
     """Connect, do something, disconnect."""
     connection = await asyncpg.connect(**url.connect_arguments())

@@ -94,7 +94,7 @@ def head() -> str:
     return cast(str, _scripts().get_current_head())
 
 
-async def state(connection: asyncpg.Connection[Any]) -> SchemaState:
+async def state(connection: "asyncpg.Connection[Any]") -> SchemaState:
     """Read where the database of a connection is; any role that may use the schema can."""
     row = None
     if await connection.fetchval("SELECT to_regclass('picopay.schema_version') IS NOT NULL"):
@@ -191,7 +191,7 @@ def _is_partition(name: str) -> bool:
     return table is not None and bool(table.dialect_options["postgresql"]["partition_by"])
 
 
-async def _take_lock(guard: asyncpg.Connection[Any], report: Report) -> None:
+async def _take_lock(guard: "asyncpg.Connection[Any]", report: Report) -> None:
     for waited_s in range(_LOCK_WAIT_S):
         if await guard.fetchval("SELECT pg_try_advisory_lock($1)", _MIGRATION_LOCK):
             return
@@ -223,7 +223,7 @@ def _alembic_upgrade(connection: Connection, revision: str) -> None:
     connection.commit()
 
 
-async def _note(guard: asyncpg.Connection[Any], min_compatible: str, digest: str) -> None:
+async def _note(guard: "asyncpg.Connection[Any]", min_compatible: str, digest: str) -> None:
     await guard.execute(
         "INSERT INTO picopay.schema_version (min_compatible, functions_digest) VALUES ($1, $2)"
         " ON CONFLICT (one) DO UPDATE SET min_compatible = $1, functions_digest = $2",
