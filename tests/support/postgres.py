@@ -132,7 +132,7 @@ def _fetch(version: str, cache: Path) -> None:
 def _installer() -> list[str]:
     """Return a command that installs wheels: environments made by uv carry no pip."""
     if importlib.util.find_spec("pip") is not None:
-        return [sys.executable, "-m", "pip"]
+        return [sys.executable, "-m", "pip", "--no-input"]
     if uv := shutil.which("uv"):
         return [uv, "pip"]
     return [str(Path(sys.base_prefix, "bin", "python3")), "-m", "pip"]

@@ -30,7 +30,10 @@ def main(parent_pid: int, user_id: int, group_id: int, command: list[str]) -> No
         sys.exit(f"prctl: {os.strerror(ctypes.get_errno())}")
     if os.getppid() != parent_pid:
         sys.exit("the parent process is gone")
-    os.execv(command[0], command)
+    try:
+        os.execv(command[0], command)
+    except OSError as error:
+        sys.exit(f"{command[0]}: {error}")
 
 
 if __name__ == "__main__":

