@@ -214,6 +214,7 @@ commit = Table(
     Column("count", Integer, nullable=False),
     _time("decided_at"),
     PrimaryKeyConstraint("ledger_id", "cluster", "xid"),
+    Index("commit_xid", "cluster", "xid"),
     comment="One row per batch and ledger: what the sealer reads.",
 )
 
@@ -233,6 +234,7 @@ block = Table(
     _time("sealed_at"),
     PrimaryKeyConstraint("ledger_id", "height"),
     UniqueConstraint("ledger_id", "first_position", name="block_position_key"),
+    UniqueConstraint("ledger_id", "cluster", "xid_from", name="block_xid_key"),
     comment="Sealed journal rows in their final order, chained by hash.",
 )
 
@@ -240,7 +242,9 @@ audit = Table(
     "audit",
     metadata,
     _ledger(),
+    Column("height", BigInteger, nullable=False, comment="blocks checked so far"),
     Column("position", BigInteger, nullable=False, comment="events checked so far"),
+    Column("block_hash", LargeBinary, nullable=False, comment="hash of the last block checked"),
     Column("account_id", Uuid, comment="accounts checked so far in this round; null: start"),
     Column("sums", JSONB, nullable=False, comment="sum of all balances by asset: zeros"),
     _time("checked_at"),

@@ -152,6 +152,7 @@ CREATE TABLE picopay.commit (
     decided_at timestamptz NOT NULL,
     CONSTRAINT commit_pkey PRIMARY KEY (ledger_id, cluster, xid)
 );
+CREATE INDEX commit_xid ON picopay.commit (cluster, xid);
 COMMENT ON TABLE picopay.commit IS 'One row per batch and ledger: what the sealer reads.';
 COMMENT ON COLUMN picopay.commit.cluster IS 'system identifier of the cluster';
 
@@ -168,7 +169,8 @@ CREATE TABLE picopay.block (
     hash bytea NOT NULL,
     sealed_at timestamptz NOT NULL,
     CONSTRAINT block_pkey PRIMARY KEY (ledger_id, height),
-    CONSTRAINT block_position_key UNIQUE (ledger_id, first_position)
+    CONSTRAINT block_position_key UNIQUE (ledger_id, first_position),
+    CONSTRAINT block_xid_key UNIQUE (ledger_id, cluster, xid_from)
 );
 COMMENT ON TABLE picopay.block IS 'Sealed journal rows in their final order, chained by hash.';
 COMMENT ON COLUMN picopay.block.xid_from IS 'inclusive';
@@ -177,14 +179,18 @@ COMMENT ON COLUMN picopay.block.root IS 'Merkle root of the rows';
 
 CREATE TABLE picopay.audit (
     ledger_id uuid NOT NULL,
+    height bigint NOT NULL,
     position bigint NOT NULL,
+    block_hash bytea NOT NULL,
     account_id uuid,
     sums jsonb NOT NULL,
     checked_at timestamptz NOT NULL,
     CONSTRAINT audit_pkey PRIMARY KEY (ledger_id)
 );
 COMMENT ON TABLE picopay.audit IS 'Where the continuous auditor is.';
+COMMENT ON COLUMN picopay.audit.height IS 'blocks checked so far';
 COMMENT ON COLUMN picopay.audit.position IS 'events checked so far';
+COMMENT ON COLUMN picopay.audit.block_hash IS 'hash of the last block checked';
 COMMENT ON COLUMN picopay.audit.account_id IS 'accounts checked so far in this round; null: start';
 COMMENT ON COLUMN picopay.audit.sums IS 'sum of all balances by asset: zeros';
 

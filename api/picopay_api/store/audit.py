@@ -1,0 +1,150 @@
+"""Statements of auditing: blocks, entries and balances to be checked, what was found, and how far it got.
+
+Called by `worker/auditor.py`, `worker/audit_all.py` and `engine/audit.py`. Every checking statement is one
+snapshot and leads with the ledger; only SUMS and the statements named ALL_… read a ledger as a whole.
+"""
+
+TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended('picopay.audit ' || $1::uuid::text, 0))"
+
+STATE = """
+SELECT height, position, block_hash, account_id, sums, checked_at
+  FROM picopay.audit WHERE ledger_id = $1
+"""
+
+SAVE_STATE = """
+INSERT INTO picopay.audit (ledger_id, height, position, block_hash, account_id, sums, checked_at)
+VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp())
+    ON CONFLICT (ledger_id) DO UPDATE
+   SET height = excluded.height, position = excluded.position, block_hash = excluded.block_hash,
+       account_id = excluded.account_id, sums = excluded.sums, checked_at = excluded.checked_at
+"""
+
+ADD_FINDING = """
+INSERT INTO picopay.audit_finding (ledger_id, kind, subject, detail, found_at)
+VALUES ($1, $2, $3, $4, clock_timestamp())
+    ON CONFLICT (ledger_id, kind, subject) DO NOTHING
+"""
+"""The first sighting stays; a finding goes only when somebody deletes it."""
+
+FINDINGS = """
+SELECT kind, subject, detail, found_at FROM picopay.audit_finding
+ WHERE ledger_id = $1 ORDER BY found_at DESC, kind, subject LIMIT $2
+"""
+
+COUNT_FINDINGS = "SELECT count(*) FROM picopay.audit_finding"
+
+LEDGERS = "SELECT ledger_id FROM picopay.ledger WHERE ledger_id > $1 ORDER BY ledger_id LIMIT $2"
+
+_BLOCK = """
+SELECT height, cluster, xid_from, xid_to, first_position, count, root, previous_hash, hash
+  FROM picopay.block
+"""
+
+BLOCKS_AFTER = (
+    f"{_BLOCK} WHERE ledger_id = $1 AND height > $2 ORDER BY height LIMIT $3"
+)
+
+BLOCK_AT = (
+    f"{_BLOCK} WHERE ledger_id = $1 AND first_position <= $2 ORDER BY first_position DESC LIMIT 1"
+)
+
+BLOCK_HASH = "SELECT hash FROM picopay.block WHERE ledger_id = $1 AND height = $2"
+
+_ENTRY = """account_id, created_at, sequence, journal_id, posted_minor, held_minor,
+       posted_after_minor, held_after_minor"""
+
+ENTRIES = f"""
+SELECT e.*
+  FROM unnest($2::uuid[], $3::timestamptz[], $4::timestamptz[]) AS touched(account, first, last)
+ CROSS JOIN LATERAL (
+       (SELECT {_ENTRY}, true AS base FROM picopay.entry
+         WHERE ledger_id = $1 AND account_id = touched.account AND created_at < touched.first
+         ORDER BY created_at DESC, sequence DESC LIMIT 1)
+       UNION ALL
+       SELECT {_ENTRY}, false FROM picopay.entry
+        WHERE ledger_id = $1 AND account_id = touched.account
+          AND created_at BETWEEN touched.first AND touched.last) AS e
+ ORDER BY e.account_id, e.created_at, e.sequence
+"""  # noqa: S608  # composed of constants
+"""The entries of accounts within spans of time, each account's led by the one before (`base`)."""
+
+ASSETS = """
+SELECT account_id, asset FROM picopay.balance WHERE ledger_id = $1 AND account_id = ANY ($2)
+"""
+
+KNOWN_ROWS = "SELECT id FROM picopay.journal WHERE ledger_id = $1 AND id = ANY ($2)"
+
+ACCOUNTS = """
+SELECT b.account_id, b.asset, b.floor_minor, b.posted_minor, b.held_minor, b.sequence,
+       EXISTS (SELECT FROM picopay.account AS a
+                WHERE a.ledger_id = b.ledger_id AND a.id = b.account_id) AS described,
+       last.sequence AS last_sequence, last.posted_after_minor, last.held_after_minor, last.journal_id,
+       EXISTS (SELECT FROM picopay.journal AS j
+                WHERE j.ledger_id = b.ledger_id AND j.id = last.journal_id) AS known
+  FROM (SELECT * FROM picopay.balance
+         WHERE ledger_id = $1 AND account_id > $2 ORDER BY account_id LIMIT $3) AS b
+  LEFT JOIN LATERAL (
+       SELECT e.sequence, e.posted_after_minor, e.held_after_minor, e.journal_id
+         FROM picopay.entry AS e
+        WHERE e.ledger_id = b.ledger_id AND e.account_id = b.account_id
+        ORDER BY e.created_at DESC, e.sequence DESC LIMIT 1) AS last ON true
+ ORDER BY b.account_id
+"""
+"""A slice of accounts, each with its last entry."""
+
+SUMS = """
+SELECT asset, sum(posted_minor)::text AS sum FROM picopay.balance
+ WHERE ledger_id = $1 GROUP BY asset ORDER BY asset
+"""
+"""All balances by asset, as text: the sum of a corrupted ledger may exceed any integer."""
+
+ALL_BLOCKS = f"{_BLOCK} WHERE ledger_id = $1 ORDER BY height"
+
+ALL_UNSEALED = """
+SELECT k.cluster, k.xid, k.count FROM picopay.commit AS k
+ WHERE k.ledger_id = $1
+   AND NOT EXISTS (SELECT FROM (SELECT b.xid_to FROM picopay.block AS b
+                                 WHERE b.ledger_id = k.ledger_id AND b.cluster = k.cluster
+                                   AND b.xid_from <= k.xid
+                                 ORDER BY b.xid_from DESC LIMIT 1) AS block
+                    WHERE k.xid < block.xid_to)
+ ORDER BY k.cluster, k.xid
+"""
+
+ALL_ENTRIES = f"""
+SELECT {_ENTRY}, false AS base FROM picopay.entry
+ WHERE ledger_id = $1 ORDER BY account_id, created_at, sequence
+"""  # noqa: S608  # composed of constants
+
+ALL_COUNTS = """
+SELECT (SELECT count(*) FROM picopay.journal WHERE ledger_id = $1) AS rows,
+       (SELECT coalesce(sum(count), 0) FROM picopay.commit WHERE ledger_id = $1)::bigint AS committed,
+       (SELECT coalesce(sum(count), 0) FROM picopay.block WHERE ledger_id = $1)::bigint AS sealed,
+       (SELECT count(*) FROM picopay.entry WHERE ledger_id = $1) AS entries,
+       (SELECT count(*) FROM picopay.balance WHERE ledger_id = $1) AS accounts
+"""
+
+ALL_STRAY_ENTRIES = """
+SELECT DISTINCT e.journal_id FROM picopay.entry AS e
+ WHERE e.ledger_id = $1
+   AND NOT EXISTS (SELECT FROM picopay.journal AS j
+                    WHERE j.ledger_id = e.ledger_id AND j.id = e.journal_id)
+ LIMIT $2
+"""
+
+ALL_STRAY_ACCOUNTS = """
+SELECT DISTINCT e.account_id FROM picopay.entry AS e
+ WHERE e.ledger_id = $1
+   AND NOT EXISTS (SELECT FROM picopay.balance AS b
+                    WHERE b.ledger_id = e.ledger_id AND b.account_id = e.account_id)
+ LIMIT $2
+"""
+
+ALL_STRAY_REVERSALS = """
+SELECT coalesce(r.original_id, j.parent_id) AS original_id
+  FROM (SELECT * FROM picopay.reversal WHERE ledger_id = $1) AS r
+  FULL JOIN (SELECT * FROM picopay.journal WHERE ledger_id = $1 AND kind = 3) AS j
+         ON r.original_id = j.parent_id AND r.reversal_id = j.id
+ WHERE r.original_id IS NULL OR j.id IS NULL
+ LIMIT $2
+"""

@@ -1,0 +1,16 @@
+"""Statements about partitions: making them ahead of time, and seeing what slipped past them.
+
+Called by `worker/partitions.py`. The work itself is `picopay.maintain_partitions` (`partitions.sql`),
+which alone has the right to it.
+"""
+
+MAINTAIN = "SELECT action, partition_name FROM picopay.maintain_partitions($1)"
+
+DEFAULT_ROWS = """
+SELECT 'journal' AS parent, count(*) AS rows FROM (SELECT FROM picopay.journal_default LIMIT $1) AS d
+UNION ALL
+SELECT 'entry', count(*) FROM (SELECT FROM picopay.entry_default LIMIT $1) AS d
+UNION ALL
+SELECT 'idempotency_key', count(*) FROM (SELECT FROM picopay.idempotency_key_default LIMIT $1) AS d
+"""
+"""Rows in the partitions that should be empty, counted up to a bound."""

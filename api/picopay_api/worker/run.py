@@ -1,0 +1,117 @@
+"""The worker process: every loop beside requests, supervised.
+
+Called by `picopay worker` and `picopay up`. A loop that fails is logged and tried again with growing
+pauses while the others go on; a database that is away, or whose schema this release does not know, is
+waited for. All work is in transactions that may be cut off at any point, so stopping is immediate.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+
+from picopay_api.errors import DatabaseUnavailable, PicoPayError, SchemaOutOfRange
+from picopay_api.logs import Event, get_logger
+from picopay_api.settings import Settings
+from picopay_api.store import migrate
+from picopay_api.store.database import Database
+from picopay_api.worker.auditor import Auditor
+from picopay_api.worker.partitions import Partitions
+from picopay_api.worker.sealer import Sealer
+
+Step = Callable[[], Awaitable[float]]
+"""Does a bounded piece of work and returns how many seconds to pause before the next."""
+
+_SESSIONS = 4
+_SCHEMA_INTERVAL_S = 5.0
+_BACKOFF_FIRST_S = 0.25
+_BACKOFF_MAX_S = 15.0
+
+_log = get_logger(__name__)
+
+
+async def run(settings: Settings, stop: asyncio.Event) -> None:
+    """Seal, audit and keep partitions until `stop` is set."""
+    database = await Database.open(
+        settings.database_url,
+        size=_SESSIONS,
+        statement_timeout_ms=settings.statement_timeout_ms,
+        lock_timeout_ms=settings.lock_timeout_ms,
+        application_name="picopay-worker",
+    )
+    guard = SchemaGuard(database)
+    database.refusal = SchemaOutOfRange("the schema has not been looked at yet")
+    loops: dict[str, Step] = {
+        "sealer": guard.guarded(Sealer(database).step),
+        "auditor": guard.guarded(Auditor(database, settings.audit_interval_s).step),
+        "partitions": guard.guarded(
+            Partitions(database, settings.idempotency_retention_days).step
+        ),
+        "schema": guard.step,
+    }
+    _log.info(Event.WORKER_STARTED, loops=list(loops))
+    tasks = [asyncio.create_task(_repeat(name, step)) for name, step in loops.items()]
+    try:
+        await stop.wait()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await database.close()
+        _log.info(Event.WORKER_STOPPED)
+
+
+class SchemaGuard:
+    """Looks at the schema every few seconds; while it is out of range, nothing is written."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._ready = asyncio.Event()
+
+    async def step(self) -> float:
+        """Look once; return how long to pause, in seconds."""
+        async with self._database.session() as connection:
+            problem = (await migrate.state(connection)).problem()
+        if problem is None:
+            self._database.refusal = None
+            self._ready.set()
+        else:
+            if self._ready.is_set() or str(self._database.refusal) != problem:
+                _log.warning(Event.WORKER_WAITING, reason=problem)
+            self._database.refusal = SchemaOutOfRange(problem)
+            self._ready.clear()
+        return _SCHEMA_INTERVAL_S
+
+    def guarded(self, step: Step) -> Step:
+        """Hold a loop back until the schema is in range."""
+
+        async def wait_and_step() -> float:
+            await self._ready.wait()
+            return await step()
+
+        return wait_and_step
+
+
+async def _repeat(name: str, step: Step) -> None:
+    """Run a step for ever; failures are logged and followed by growing pauses."""
+    failures = 0
+    while True:
+        try:
+            pause_s = await step()
+            failures = 0
+        except (PicoPayError, asyncpg.PostgresError) as error:
+            failures += 1
+            pause_s = _backoff_s(failures)
+            level = _log.warning if isinstance(error, DatabaseUnavailable) else _log.error
+            level(Event.WORKER_FAILED, loop=name, error=str(error), pause_s=pause_s)
+        except Exception:  # noqa: BLE001  # one loop's defect must not stop the others
+            failures += 1
+            pause_s = _backoff_s(failures)
+            _log.exception(Event.WORKER_FAILED, loop=name, pause_s=pause_s)
+        await asyncio.sleep(pause_s)
+
+
+def _backoff_s(failures: int) -> float:
+    """Double the pause with each failure up to a bound, with jitter so that workers spread out."""
+    return min(_BACKOFF_FIRST_S * 2 ** min(failures, 10), _BACKOFF_MAX_S) * random.uniform(0.5, 1)  # noqa: S311  # not a secret
