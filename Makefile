@@ -1,0 +1,51 @@
+# Everything a developer does with PicoPay. `make` alone lists it.
+# What a target needs, it installs itself into .venv/ (see .ci/environment).
+
+MAKEFLAGS += --no-print-directory
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help up dev test check bench lock clean
+
+READY := .venv/.complete
+RUN := .venv/bin/
+ARGS ?=
+
+# Modules that write generated files; with --check they fail on a difference instead.
+GENERATED_CHECKS :=
+
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo '  Options go into ARGS, as in: make up ARGS="--port 9000"'
+
+up: $(READY) ## Start PicoPay with a database of its own, and print a first payment to try.
+	@exec $(RUN)picopay up $(ARGS)
+
+dev: $(READY) ## The same, started again whenever the code changes.
+	@exec $(RUN)watchfiles --filter python --sigint-timeout 30 '$(RUN)picopay up $(ARGS)' api
+
+test: $(READY) ## Run every test, on real PostgreSQL servers.
+	@exec $(RUN)pytest --numprocesses auto --maxprocesses 4 $(ARGS)
+
+check: $(READY) ## Check format, style, types, imports, generated files and the schema.
+	$(RUN)ruff format --check .
+	$(RUN)ruff check .
+	$(RUN)mypy
+	$(RUN)lint-imports
+	@set -ex; for module in $(GENERATED_CHECKS); do $(RUN)python -m $$module --check; done
+	PYTHONPATH=tests $(RUN)python -m support.schema_drift
+
+bench: $(READY) ## Measure throughput and latency.
+	@exec $(RUN)python tests/benchmarks/run.py $(ARGS)
+
+lock: $(READY) ## Resolve the dependencies anew into requirements.lock (ARGS=--upgrade for the newest).
+	$(RUN)python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore uv
+	$(RUN)uv pip compile pyproject.toml --quiet --universal --generate-hashes --python-version 3.12 \
+	  --all-extras --group dev --no-emit-index-url --no-emit-find-links \
+	  --custom-compile-command 'make lock' --output-file requirements.lock $(ARGS)
+
+clean: ## Remove what the tools made; the data of `make up` stays.
+	rm -rf .venv .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist
+	find api tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): requirements.lock pyproject.toml .ci/environment
+	@.ci/environment >&2
