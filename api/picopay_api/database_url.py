@@ -2,8 +2,8 @@
 
 Understood are libpq's URLs and `key=value` strings (psql, psycopg), SQLAlchemy's URLs with a driver
 in the scheme, and the JSON of an RDS secret. All of them become libpq's parameters first and are
-judged once. Made by `settings.py`, used by whoever connects; no environment is read here, no
-connection opened. The password appears in `text` and in what the driver is given, never in a message or a `repr`.
+judged once. Made by `settings.py`, used by whoever connects; nothing is read or opened here. The
+password is in `text` and in what the driver is given, never in a message or a `repr`.
 """
 
 import re

@@ -1,42 +1,23 @@
-"""Every setting of PicoPay, read once at start: the only reader of the environment.
+"""Every setting of PicoPay: the only reader of the environment.
 
 Each field below is a variable: its name, type, bounds, default and meaning stand here and nowhere
-else; docs/reference/settings.md is made from them. The command line and the tests make `Settings`,
-everybody else is handed one. All problems are told at once, and a misspelt name is one.
+else; docs/reference/settings.md is made from them. How variables are read is in `environment.py`.
+The command line and the tests make `Settings`, everybody else is handed one.
 """
 
-import re
 import socket
-from collections.abc import Mapping
-from difflib import get_close_matches
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any, Self, get_args, get_type_hints
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
-from msgspec.structs import FieldInfo
 
-from picopay_api.database_url import DatabaseUrl, DatabaseUrlError
+from picopay_api.database_url import DatabaseUrl
+from picopay_api.environment import SettingsError, Variables
 
-_PREFIX = "PICOPAY_"
-_WITHOUT_PREFIX = frozenset({"database_url", "api_host", "api_port", "log_level", "hostname"})
-_FILE = "_FILE"
-_FILE_BYTES_MAX = 65_536
+__all__ = ["ClientSettings", "LogFormat", "LogLevel", "Settings", "SettingsError"]
 
-_SERVICE_LINK = re.compile(
-    r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
-)
-_SERVICE_LINK_PORT = re.compile(r"(tcp|udp|sctp)://.+")
-
-
-class SettingsError(Exception):
-    """Settings are missing, unknown or wrong: a sentence in `problems` for each, never a secret."""
-
-    def __init__(self, problems: list[str]) -> None:
-        lines = "\n".join(f"  - {problem}" for problem in problems)
-        super().__init__(f"{len(problems)} problem(s) with the settings:\n{lines}")
-        self.problems = problems
+_ADDRESS = "an address such as postgresql://user:password@host:5432/picopay"
 
 
 class LogLevel(StrEnum):
@@ -59,57 +40,25 @@ class LogFormat(StrEnum):
     TEXT = "text"
 
 
-class _Environment(msgspec.Struct, frozen=True, kw_only=True):
-    """A struct whose fields are variables of the environment."""
-
-    @classmethod
-    def from_environment(cls, environ: Mapping[str, str]) -> Self:
-        """Read the settings; a variable that is set to nothing counts as not set.
-
-        Raises:
-            SettingsError: with every problem there is.
-        """
-        environ = _without_service_links(environ)
-        problems = _unknown(environ)
-        values: dict[str, Any] = {}
-        for field in msgspec.structs.fields(cls):
-            try:
-                text = _text(variable(field.name), environ)
-                if text is not None:
-                    values[field.name] = _value(field, text)
-                elif field.required:
-                    problems.append(f"{variable(field.name)} is required")
-            except ValueError as error:
-                problems.append(f"{variable(field.name)}: {error}")
-        if not problems:
-            settings = cls(**values)
-            problems = settings.contradictions()
-            if not problems:
-                return settings
-        raise SettingsError(problems)
-
-    def contradictions(self) -> list[str]:
-        """Return what cannot be true together."""
-        return []
-
-
-class Settings(_Environment, frozen=True, kw_only=True):
+class Settings(Variables, frozen=True, kw_only=True):
     """The settings of the servers and of the commands that work on the database."""
 
     database_url: Annotated[
         DatabaseUrl,
         Meta(
+            extra={"variable": "DATABASE_URL", "accepts": _ADDRESS, "secret": True},
             description="The database: a libpq URL such as"
             " `postgresql://user:password@host:5432/picopay?sslmode=verify-full&sslrootcert=/ca.pem`;"
             " `key=value` strings, SQLAlchemy's URLs and an RDS secret's JSON are understood, too."
-            " Special characters in the password are percent-encoded."
+            " Special characters in the password are percent-encoded.",
         ),
     ]
     migration_database_url: Annotated[
         DatabaseUrl | None,
         Meta(
+            extra={"accepts": _ADDRESS, "secret": True},
             description="The database as the role that owns the tables reaches it, without a"
-            " connection pooler in between. Used by `picopay migrate`, in place of `DATABASE_URL`."
+            " connection pooler in between. Used by `picopay migrate`, in place of `DATABASE_URL`.",
         ),
     ] = None
     migrate_on_start: Annotated[
@@ -143,11 +92,18 @@ class Settings(_Environment, frozen=True, kw_only=True):
             " tried again within its deadline.",
         ),
     ] = 5_000
-    api_host: Annotated[str, Meta(min_length=1, description="The address to listen on.")] = (
-        "0.0.0.0"  # noqa: S104  # a container is reached from outside
-    )
+    api_host: Annotated[
+        str,
+        Meta(extra={"variable": "API_HOST"}, min_length=1, description="The address to listen on."),
+    ] = "0.0.0.0"  # noqa: S104  # a container is reached from outside
     api_port: Annotated[
-        int, Meta(ge=0, le=65_535, description="The port to listen on; 0 takes a free one.")
+        int,
+        Meta(
+            extra={"variable": "API_PORT"},
+            ge=0,
+            le=65_535,
+            description="The port to listen on; 0 takes a free one.",
+        ),
     ] = 8000
     workers: Annotated[
         int,
@@ -201,9 +157,9 @@ class Settings(_Environment, frozen=True, kw_only=True):
     error_type_base_url: Annotated[
         str,
         Meta(
+            extra={"accepts": "an http or https URL that ends in a slash"},
             pattern=r"^https?://[^\s?#]+/$",
-            description="What the `type` of every error begins with; the error's code follows. An"
-            " http or https URL that ends in a slash.",
+            description="What the `type` of every error begins with; the error's code follows.",
         ),
     ] = "https://picopay.io/errors/"
     commit_connections: Annotated[
@@ -248,9 +204,10 @@ class Settings(_Environment, frozen=True, kw_only=True):
             description="How long the worker's auditor rests once it has caught up with a ledger.",
         ),
     ] = 10
-    log_level: Annotated[LogLevel, Meta(description="The least severity that is logged.")] = (
-        LogLevel.INFO
-    )
+    log_level: Annotated[
+        LogLevel,
+        Meta(extra={"variable": "LOG_LEVEL"}, description="The least severity that is logged."),
+    ] = LogLevel.INFO
     log_format: Annotated[
         LogFormat,
         Meta(description="`json`: one JSON object a line, for machines; `text`: for a terminal."),
@@ -258,7 +215,9 @@ class Settings(_Environment, frozen=True, kw_only=True):
     hostname: Annotated[
         str,
         Meta(
-            min_length=1, description="What this machine calls itself in logs and to the database."
+            extra={"variable": "HOSTNAME"},
+            min_length=1,
+            description="What this machine calls itself in logs and to the database.",
         ),
     ] = msgspec.field(default_factory=socket.gethostname)
 
@@ -282,117 +241,25 @@ class Settings(_Environment, frozen=True, kw_only=True):
         return found
 
 
-class ClientSettings(_Environment, frozen=True, kw_only=True):
+class ClientSettings(Variables, frozen=True, kw_only=True):
     """The settings of the commands that speak to a server over HTTP."""
 
     url: Annotated[
         str,
-        Meta(pattern=r"^https?://[^\s?#]+$", description="Where the server is."),
+        Meta(
+            extra={"accepts": "an http or https URL"},
+            pattern=r"^https?://[^\s?#]+$",
+            description="Where the server is.",
+        ),
     ] = "http://127.0.0.1:8000"
     api_key: Annotated[
         str | None,
-        Meta(pattern=r"^[!-~]+$", description="The API key to use: `ppk_…`. A secret."),
+        Meta(
+            extra={"accepts": "an API key, ppk_…", "secret": True},
+            pattern=r"^[!-~]+$",
+            description="The API key to use: `ppk_…`. A secret.",
+        ),
     ] = None
 
     def __repr__(self) -> str:
         return f"ClientSettings(url={self.url!r}, api_key={'***' if self.api_key else None})"
-
-
-def variable(field: str) -> str:
-    """Return the name that a setting has in the environment."""
-    return field.upper() if field in _WITHOUT_PREFIX else f"{_PREFIX}{field.upper()}"
-
-
-def meta(field: FieldInfo) -> Meta:
-    """Return what a field's annotation says about it."""
-    return next(item for item in get_args(field.type)[1:] if isinstance(item, Meta))
-
-
-def accepted(field: FieldInfo) -> str:
-    """Say which values a setting takes, for people."""
-    kind, limits = get_args(field.type)[0], meta(field)
-    if kind is bool:
-        return "`true` or `false`"
-    if kind is int:
-        return f"a whole number from {limits.ge} to {limits.le}"
-    if isinstance(kind, type) and issubclass(kind, StrEnum):
-        return "one of " + ", ".join(f"`{member}`" for member in kind)
-    if DatabaseUrl in (kind, *get_args(kind)):
-        return "the address of a database"
-    if limits.pattern is not None and limits.pattern.startswith("^http"):
-        return "a URL that ends in a slash" if limits.pattern.endswith("/$") else "a URL"
-    return "text"
-
-
-def _value(field: FieldInfo, text: str) -> Any:
-    """Return what a text means for a field.
-
-    Raises:
-        ValueError: nothing.
-    """
-    kind = get_args(field.type)[0]
-    if DatabaseUrl in (kind, *get_args(kind)):
-        url = DatabaseUrl.parse(text)
-        if missing := url.missing_files():
-            raise DatabaseUrlError(f"there is no file {', '.join(missing)}")
-        return url
-    try:
-        return msgspec.convert(text.strip(), field.type, strict=False)
-    except msgspec.ValidationError:
-        shown = "what is given" if field.name == "api_key" else repr(text[:60])
-        raise ValueError(f"{shown} is not {accepted(field).replace('`', '')}") from None
-
-
-def _text(name: str, environ: Mapping[str, str]) -> str | None:
-    """Return a variable's text, from itself or from the file that NAME_FILE names."""
-    text, path = environ.get(name), environ.get(name + _FILE)
-    if text and path:
-        raise ValueError(f"{name} and {name}{_FILE} are both set; only one may be")
-    if not path:
-        return text or None
-    try:
-        with Path(path).open("rb") as file:
-            content = file.read(_FILE_BYTES_MAX + 1)
-        if len(content) > _FILE_BYTES_MAX:
-            raise ValueError(f"the file {path} is larger than {_FILE_BYTES_MAX} bytes")
-        text = content.decode("utf-8").rstrip("\r\n")
-    except OSError as error:
-        raise ValueError(f"the file {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"the file {path} is not UTF-8 text") from None
-    if not text:
-        raise ValueError(f"the file {path} is empty")
-    return text
-
-
-def _unknown(environ: Mapping[str, str]) -> list[str]:
-    """Say which names look like settings and are none."""
-    known = [
-        variable(field) + suffix
-        for struct in (Settings, ClientSettings)
-        for field in get_type_hints(struct)
-        for suffix in ("", _FILE)
-    ]
-    strangers = sorted(name for name in environ if name.startswith(_PREFIX) and name not in known)
-    # PICOPAY_API_PORT is nearer to API_PORT than any other measure would tell.
-    bare = {name: name.removeprefix(_PREFIX) for name in strangers}
-    nearest = {
-        name: next(
-            iter([bare[name]] if bare[name] in known else get_close_matches(name, known, 1)), None
-        )
-        for name in strangers
-    }
-    return [
-        f"{name} is not a setting" + (f"; did you mean {near}?" if near else "")
-        for name, near in nearest.items()
-    ]
-
-
-def _without_service_links(environ: Mapping[str, str]) -> dict[str, str]:
-    """Leave out what Kubernetes and Docker set by themselves for a service of our name."""
-    return {
-        name: value
-        for name, value in environ.items()
-        if not _SERVICE_LINK.fullmatch(name)
-        and not (name.endswith("_PORT") and _SERVICE_LINK_PORT.fullmatch(value))
-    }
