@@ -1,4 +1,4 @@
-"""Sealing on a real PostgreSQL: dense, exact and in order, whatever order transactions commit in."""
+"""Sealing on a real PostgreSQL: dense and exact, whatever order transactions commit in."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -45,9 +45,7 @@ async def feed(database: Database, ledger: UUID) -> list[UUID]:
     """Read the whole feed in small pages; positions must be 1, 2, 3, …"""
     ids: list[UUID] = []
     while page := await Events(database).list(ledger, len(ids), 7):
-        assert [event.position for event in page] == [
-            len(ids) + n for n in range(1, len(page) + 1)
-        ]
+        assert [event.position for event in page] == [len(ids) + n for n in range(1, len(page) + 1)]
         ids += [event.id for event in page]
     return ids
 
@@ -63,9 +61,7 @@ async def move_to_cluster(url: DatabaseUrl, ledger: UUID, cluster: int) -> None:
     await tamper(
         url, "UPDATE picopay.commit SET cluster = $1 WHERE ledger_id = $2", cluster, ledger
     )
-    await tamper(
-        url, "UPDATE picopay.block SET cluster = $1 WHERE ledger_id = $2", cluster, ledger
-    )
+    await tamper(url, "UPDATE picopay.block SET cluster = $1 WHERE ledger_id = $2", cluster, ledger)
 
 
 async def test_nothing_to_seal(database: Database, book: Book) -> None:
@@ -166,7 +162,7 @@ async def test_a_sealer_that_dies_leaves_nothing_half_done(
     database: Database, book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await book.funded()
-    insert = sealing._insert_block  # noqa: SLF001  # the last moment before the commit
+    insert = sealing._insert_block  # the last moment before the commit
 
     async def insert_and_die(*arguments: object) -> None:
         await insert(*arguments)  # type: ignore[arg-type]  # passed on as they come

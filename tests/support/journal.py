@@ -4,8 +4,8 @@ Used by the tests of what reads the journal: sealing, events, auditing.
 """
 
 import hashlib
-from contextlib import asynccontextmanager
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from uuid import UUID
 
 import asyncpg
@@ -82,7 +82,8 @@ class Book:
         return self._command(Kind.REVERSAL, mirrored, original.id)
 
     async def decide(self, *commands: Command, on: Connection | None = None) -> list[UUID]:
-        """Have commands decided in one commit, or as part of a transaction; all must be accepted."""
+        """Have commands decided in one commit, or as part of a transaction; all must be
+        accepted."""
         if on is None:
             async with self.database.transaction() as connection:
                 return await self.decide(*commands, on=connection)

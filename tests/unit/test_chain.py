@@ -121,7 +121,7 @@ ROW = {
     "parent_id": None,
     "reference": "order-1",
     "idempotency_key": "k",
-    "postings": '[{"asset": "USD", "amount": 1000000000000000001, "source": "s", "destination": "d"}]',
+    "postings": '[{"asset": "USD", "amount": 1000000000000000001, "source": "s"}]',
     "metadata": '{"b": "grüße", "a": "\\n"}',
     "created_at": datetime(2026, 11, 24, 10, 0, 0, 5_000, UTC),
 }
@@ -132,7 +132,7 @@ def test_the_canonical_form_of_a_row() -> None:
         '{"created_at":"2026-11-24T10:00:00.005000Z","id":"00000000000000000000000000000001",'
         '"idempotency_key":"k","kind":"1","ledger":"00000000000000000000000000000007",'
         '"metadata":{"a":"\\n","b":"grüße"},"parent":null,"postings":[{"amount":"1000000000000000001",'
-        '"asset":"USD","destination":"d","source":"s"}],"reference":"order-1"}'
+        '"asset":"USD","source":"s"}],"reference":"order-1"}'
     )
 
 

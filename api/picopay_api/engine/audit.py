@@ -1,7 +1,7 @@
 """What the auditor says of a ledger, and proofs that a transaction is in it.
 
-Called by `http/audit.py` and the command line. The auditing itself happens in `worker/auditor.py`; this
-module only reads what it stored.
+Called by `http/audit.py` and the command line. The auditing itself happens in `worker/auditor.py`;
+this module only reads what it stored.
 """
 
 from datetime import datetime
@@ -32,10 +32,10 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 class AuditState(msgspec.Struct, frozen=True, kw_only=True):
     """Where the auditor is in a ledger.
 
-    `position` of `sealed_position` events were checked; `sealed_hash` is the hash of the last block (None
-    before the first), worth keeping elsewhere: every proof can be verified against it or an earlier one.
-    `sums` are all balances by asset when they were last added up: zeros in a healthy ledger. `findings`
-    are the newest hundred.
+    `position` of `sealed_position` events were checked; `sealed_hash` is the hash of the last
+    block (None before the first), worth keeping elsewhere: every proof can be verified against it
+    or an earlier one. `sums` are all balances by asset when they were last added up: zeros in a
+    healthy ledger. `findings` are the newest hundred.
     """
 
     position: int
@@ -76,7 +76,7 @@ class Audit:
         if place is None:
             raise TransactionNotFound("there is no such sealed transaction in this ledger")
         block = await self._database.row(statements.BLOCK_AT, ledger, place["position"])
-        assert block is not None  # noqa: S101  # the position was counted from it
+        assert block is not None  # the position was counted from it
         rows = await self._database.rows(
             seal.ROWS, ledger, block["cluster"], block["xid_from"], block["xid_to"]
         )

@@ -1,15 +1,15 @@
-"""The arithmetic of sealing: a Merkle tree over the journal rows of a block, blocks chained by hash.
+"""The arithmetic of sealing: a Merkle tree over the rows of a block, blocks chained by hash.
 
-Pure: used by the sealer to make blocks, by the auditor to make them again, and by anyone to verify a
-proof offline. The tree is that of RFC 6962 (Certificate Transparency) with SHA-256. Leaves and block
-headers are canonical JSON: no spaces, keys in order of code points, integers as strings of digits, so that
-every language arrives at the same bytes.
+Pure: used by the sealer to make blocks, by the auditor to make them again, and by anyone to verify
+a proof offline. The tree is that of RFC 6962 (Certificate Transparency) with SHA-256. Leaves and
+block headers are canonical JSON: no spaces, keys in order of code points, integers as strings of
+digits, so that every language arrives at the same bytes.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import msgspec
@@ -21,6 +21,13 @@ GENESIS = bytes(32)
 _LEAF, _NODE, _BLOCK = b"\x00", b"\x01", b"\x02"
 
 _encoder = msgspec.json.Encoder(order="sorted")
+
+
+class Row(Protocol):
+    """A row of the database: values by the names of columns."""
+
+    def __getitem__(self, column: str, /) -> Any:
+        """Return the value of a column."""
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,8 +47,8 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
     """That a journal row is the one sealed at a position.
 
-    `document` is the row's canonical form, `path` the hashes of the tree from the leaf upwards. Encoded
-    as JSON, hashes are in base64.
+    `document` is the row's canonical form, `path` the hashes of the tree from the leaf upwards.
+    Encoded as JSON, hashes are in base64.
     """
 
     position: int
@@ -50,8 +57,8 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     block: Block
 
 
-def document(ledger: UUID, row: Mapping[str, Any]) -> bytes:
-    """Return the canonical bytes of a journal row (columns as stored, `jsonb` as text)."""
+def document(ledger: UUID, row: Row) -> bytes:
+    """Return the canonical bytes of a journal row, columns as stored, `jsonb` as text."""
     return _canonical(
         {
             "created_at": _instant(row["created_at"]),
@@ -67,7 +74,7 @@ def document(ledger: UUID, row: Mapping[str, Any]) -> bytes:
     )
 
 
-def block_of(ledger: UUID, record: Mapping[str, Any]) -> Block:
+def block_of(ledger: UUID, record: Row) -> Block:
     """Make a block's header of its stored row."""
     names = (name for name in Block.__struct_fields__ if name != "ledger")
     return Block(ledger=ledger, **{name: record[name] for name in names})

@@ -1,8 +1,8 @@
 """The event feed: every accepted command of a ledger once, in an order that never changes.
 
-Called by `http/events.py` and, for positions, by `transactions.py`. Reads sealed positions only, so that
-nothing is skipped or repeated whatever order transactions committed in. One event per row of the journal;
-an event shows its object as it was then, not as it has become.
+Called by `http/events.py` and, for positions, by `transactions.py`. Reads sealed positions only,
+so that nothing is skipped or repeated whatever order transactions committed in. One event per row
+of the journal; an event shows its object as it was then, not as it has become.
 """
 
 from collections.abc import Sequence

@@ -1,10 +1,13 @@
-"""Statements of auditing: blocks, entries and balances to be checked, what was found, and how far it got.
+"""Statements of auditing: what is to be checked, what was found, and how far it got.
 
-Called by `worker/auditor.py`, `worker/audit_all.py` and `engine/audit.py`. Every checking statement is one
-snapshot and leads with the ledger; only SUMS and the statements named ALL_… read a ledger as a whole.
+Called by `worker/auditor.py`, `worker/audit_all.py` and `engine/audit.py`. Every checking
+statement is one snapshot and leads with the ledger; only SUMS and the statements named ALL_… read
+a ledger as a whole.
 """
 
-TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended('picopay.audit ' || $1::uuid::text, 0))"
+TRY_LOCK = """
+SELECT pg_try_advisory_xact_lock(hashtextextended('picopay.audit ' || $1::uuid::text, 0))
+"""
 
 STATE = """
 SELECT height, position, block_hash, account_id, sums, checked_at
@@ -40,9 +43,7 @@ SELECT height, cluster, xid_from, xid_to, first_position, count, root, previous_
   FROM picopay.block
 """
 
-BLOCKS_AFTER = (
-    f"{_BLOCK} WHERE ledger_id = $1 AND height > $2 ORDER BY height LIMIT $3"
-)
+BLOCKS_AFTER = f"{_BLOCK} WHERE ledger_id = $1 AND height > $2 ORDER BY height LIMIT $3"
 
 BLOCK_AT = (
     f"{_BLOCK} WHERE ledger_id = $1 AND first_position <= $2 ORDER BY first_position DESC LIMIT 1"
@@ -78,7 +79,8 @@ ACCOUNTS = """
 SELECT b.account_id, b.asset, b.floor_minor, b.posted_minor, b.held_minor, b.sequence,
        EXISTS (SELECT FROM picopay.account AS a
                 WHERE a.ledger_id = b.ledger_id AND a.id = b.account_id) AS described,
-       last.sequence AS last_sequence, last.posted_after_minor, last.held_after_minor, last.journal_id,
+       last.sequence AS last_sequence, last.posted_after_minor, last.held_after_minor,
+       last.journal_id,
        EXISTS (SELECT FROM picopay.journal AS j
                 WHERE j.ledger_id = b.ledger_id AND j.id = last.journal_id) AS known
   FROM (SELECT * FROM picopay.balance
@@ -118,7 +120,8 @@ SELECT {_ENTRY}, false AS base FROM picopay.entry
 
 ALL_COUNTS = """
 SELECT (SELECT count(*) FROM picopay.journal WHERE ledger_id = $1) AS rows,
-       (SELECT coalesce(sum(count), 0) FROM picopay.commit WHERE ledger_id = $1)::bigint AS committed,
+       (SELECT coalesce(sum(count), 0)
+          FROM picopay.commit WHERE ledger_id = $1)::bigint AS committed,
        (SELECT coalesce(sum(count), 0) FROM picopay.block WHERE ledger_id = $1)::bigint AS sealed,
        (SELECT count(*) FROM picopay.entry WHERE ledger_id = $1) AS entries,
        (SELECT count(*) FROM picopay.balance WHERE ledger_id = $1) AS accounts

@@ -1,12 +1,14 @@
-"""Statements of sealing: which commits are settled, which rows they hold, and the block they become.
+"""Statements of sealing: which commits are settled, which rows they hold, what they become.
 
-Called by `worker/sealer.py`; `ROWS` also by the auditor. The argument that nothing is skipped or sealed
-twice rests on two facts. A transaction id below the `xmin` of a snapshot is decided for good, and its
-rows are visible to that snapshot and to every later one. And a block covers a range of ids of one cluster
-that begins where the cluster's last block of the ledger ended.
+Called by `worker/sealer.py`; `ROWS` also by the auditor. The argument that nothing is skipped or
+sealed twice rests on two facts. A transaction id below the `xmin` of a snapshot is decided for
+good, and its rows are visible to that snapshot and to every later one. And a block covers a range
+of ids of one cluster that begins where the cluster's last block of the ledger ended.
 """
 
-TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended('picopay.seal ' || $1::uuid::text, 0))"
+TRY_LOCK = """
+SELECT pg_try_advisory_xact_lock(hashtextextended('picopay.seal ' || $1::uuid::text, 0))
+"""
 """One sealer per ledger; the primary key of `block` is the net."""
 
 KNOWN_CLUSTERS = """
@@ -17,12 +19,15 @@ KNOWN_CLUSTERS = """
      CROSS JOIN LATERAL (SELECT c.cluster FROM picopay.commit AS c
                           WHERE c.cluster > known.cluster ORDER BY c.cluster LIMIT 1) AS later
 """
-"""Body of a recursive `known`: a look-up for each cluster that ever decided something for this database.
+"""Body of a recursive `known`: a look-up for each cluster that ever decided something here.
 
 There is one, and one more for each restore into another cluster.
 """
 
-CLUSTERS = f"WITH RECURSIVE known AS ({KNOWN_CLUSTERS}) SELECT cluster FROM known"  # noqa: S608  # a constant
+CLUSTERS = f"""
+WITH RECURSIVE known AS ({KNOWN_CLUSTERS})
+SELECT cluster FROM known
+"""  # noqa: S608  # composed of constants
 
 SNAPSHOT = """
 SELECT here.cluster, here.settled_before, unsettled.decided_at AS waiting_since
@@ -34,7 +39,7 @@ SELECT here.cluster, here.settled_before, unsettled.decided_at AS waiting_since
         WHERE k.cluster = here.cluster AND k.xid >= here.settled_before
         ORDER BY k.xid LIMIT 1) AS unsettled ON true
 """
-"""This cluster, the id below which everything is decided, and the oldest commit above it, if any."""
+"""This cluster, the id below which all is decided, and the oldest commit above it, if any."""
 
 ACTIVE = """
 SELECT DISTINCT ledger_id FROM picopay.commit WHERE cluster = $1 AND xid >= $2 AND xid < $3
@@ -98,7 +103,7 @@ SELECT k.decided_at, j.xid, j.id, j.kind, j.parent_id, j.reference, j.idempotenc
 """The journal rows of a range of commits, in the order of their positions."""
 
 INSERT = """
-INSERT INTO picopay.block (ledger_id, height, cluster, xid_from, xid_to, first_position, count, root,
-                           previous_hash, hash, sealed_at)
+INSERT INTO picopay.block (ledger_id, height, cluster, xid_from, xid_to, first_position, count,
+                           root, previous_hash, hash, sealed_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, clock_timestamp())
 """

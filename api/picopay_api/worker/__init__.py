@@ -1,5 +1,5 @@
 """What runs beside requests: sealing, auditing, keeping partitions.
 
-Any number of workers may run on one database; what must happen once is guarded by advisory locks, with a
-primary key as the net. Nothing here decides about money.
+Any number of workers may run on one database; what must happen once is guarded by advisory locks,
+with a primary key as the net. Nothing here decides about money.
 """

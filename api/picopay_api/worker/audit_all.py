@@ -1,8 +1,8 @@
 """The full audit: everything of every ledger, from the first row on, in one snapshot.
 
-Called by `picopay audit`. Reads through cursors with bounded memory and writes nothing; the rules are the
-continuous auditor's (`checks.py`), plus what only a look at whole tables can tell. It may take long: it
-reports as it goes.
+Called by `picopay audit`. Reads through cursors with bounded memory and writes nothing; the rules
+are the continuous auditor's (`checks.py`), plus what only a look at whole tables can tell. It may
+take long: it reports as it goes.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -75,7 +75,7 @@ async def audit_everything(database: Database, report: Report) -> list[Finding]:
 async def _audit_ledger(connection: Connection, ledger: UUID, report: Report) -> list[Fault]:
     name = f"ldg_{ledger.hex}"
     counts = await connection.fetchrow(statements.ALL_COUNTS, ledger, timeout=_STATEMENT_TIMEOUT_S)
-    assert counts is not None  # noqa: S101  # it has no WHERE clause
+    assert counts is not None  # it has no WHERE clause
     report(f"{name}: {counts['rows']} transactions, {counts['accounts']} accounts")
     faults = Faults()
     async for fault in _chain(connection, ledger, counts, lambda text: report(f"{name}: {text}")):
@@ -153,9 +153,7 @@ async def _entries(connection: Connection, ledger: UUID) -> AsyncIterator[Fault]
     async for fault in _running(connection, ledger):
         yield fault
     for sql, kind, prefix, detail in _STRAYS:
-        records = await connection.fetch(
-            sql, ledger, FINDINGS_MAX, timeout=_STATEMENT_TIMEOUT_S
-        )
+        records = await connection.fetch(sql, ledger, FINDINGS_MAX, timeout=_STATEMENT_TIMEOUT_S)
         for record in records:
             yield Fault(kind, f"{prefix}{record[0].hex}", detail)
 

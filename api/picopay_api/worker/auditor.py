@@ -1,9 +1,10 @@
-"""The continuous auditor: looks again at everything that was written, and says what does not add up.
+"""The continuous auditor: looks at everything written once more, and says what does not add up.
 
-Run by `worker/run.py`. Block by block it follows the sealer; beside that it goes round all accounts, a
-slice at a time, and adds up all balances at a pace that keeps the cost of it at a hundredth of one
-connection. It only reads the ledger, in one snapshot per ledger and step, so that it never sees a payment
-half done; it writes its own state and what it found. It works a quarter of the time at most.
+Run by `worker/run.py`. Block by block it follows the sealer; beside that it goes round all
+accounts, a slice at a time, and adds up all balances at a pace that keeps the cost of it at a
+hundredth of one connection. It only reads the ledger, in one snapshot per ledger and step, so that
+it never sees a payment half done; it writes its own state and what it found. It works a quarter of
+the time at most.
 """
 
 import time

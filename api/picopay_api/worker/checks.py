@@ -1,21 +1,20 @@
-"""What must hold of a ledger, as pure functions over rows that were read: each returns what is wrong.
+"""What must hold of a ledger, as pure functions over rows that were read.
 
-Used by the continuous auditor and by the full audit, so that both judge by the same rules. The rules are
-told again in `docs/reference/audit.md`, one section per kind of finding.
+Used by the continuous auditor and by the full audit, so that both judge by the same rules. Each
+function yields what is wrong; `KINDS` says what every kind of finding means.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from picopay_api.engine import chain
+from picopay_api.engine.chain import Row
 from picopay_api.engine.commands import Posting
 
-Row = Mapping[str, Any]
 Legs = Counter[tuple[UUID, int, int]]
 
 _postings_decoder = msgspec.json.Decoder(tuple[Posting, ...])
@@ -55,7 +54,7 @@ KINDS = {
 def check_block(
     block: chain.Block, stored_hash: bytes, before: tuple[int, int, bytes], rows: Sequence[Row]
 ) -> Iterator[Fault]:
-    """Check a block against `before` (height, last position, hash) and against its rows, in order."""
+    """Check a block against `before` (height, last position, hash) and against its rows."""
     height, position, previous_hash = before
     subject = str(block.height)
     if (block.height, block.first_position, block.previous_hash) != (
@@ -65,7 +64,7 @@ def check_block(
     ):
         yield Fault("chain_broken", subject, f"block {subject} does not follow block {height}")
     if chain.block_hash(block) != stored_hash:
-        yield Fault("chain_broken", subject, f"the hash of block {subject} is not that of its header")
+        yield Fault("chain_broken", subject, f"block {subject} has a hash that is not its own")
     if len(rows) != block.count:
         detail = f"block {subject} sealed {block.count} rows, the journal has {len(rows)} of them"
         yield Fault("journal_changed", subject, detail)
@@ -101,7 +100,8 @@ def _check_row(row: Row, booked: Legs, assets: Mapping[UUID, str]) -> Iterator[F
         wanted[posting.destination, posting.amount, 0] += 1
         for account in (posting.source, posting.destination):
             if assets.get(account) != posting.asset:
-                detail = f"{posting.asset} was booked on account {account}, which holds {assets.get(account)}"
+                holds = assets.get(account, "nothing")
+                detail = f"{posting.asset} was booked on {account}, which holds {holds}"
                 yield Fault("asset_differs", subject, detail)
     if not booked or wanted != booked:
         detail = f"{wanted.total()} entries follow from the postings, {booked.total()} were found"
@@ -119,10 +119,10 @@ def _check_row(row: Row, booked: Legs, assets: Mapping[UUID, str]) -> Iterator[F
 def check_running(entries: Iterable[Row]) -> Iterator[Fault]:
     """Check that each entry follows from the one before it on its account.
 
-    Entries come ordered by account, time and sequence. A `base` is an entry that is only read for what
-    follows it; without one, an account begins at number 1.
+    Entries come ordered by account, time and sequence. A `base` is an entry that is only read for
+    what follows it; without one, an account begins at number 1.
     """
-    for account, lines in groupby(entries, key=lambda entry: entry["account_id"]):
+    for _, lines in groupby(entries, key=lambda entry: entry["account_id"]):
         last: Row | None = None
         for entry in lines:
             if not entry["base"]:
@@ -169,9 +169,9 @@ def check_account(row: Row) -> Iterator[Fault]:
             f"the last entry is {booked[0]} with {booked[1]} (held {booked[2]})"
         )
         yield Fault("balance_differs", subject, detail)
-    if row["floor_minor"] is not None and row["posted_minor"] - row["held_minor"] < row["floor_minor"]:
-        detail = f"{row['posted_minor'] - row['held_minor']} is below {row['floor_minor']}"
-        yield Fault("floor_crossed", subject, detail)
+    available_minor, floor_minor = row["posted_minor"] - row["held_minor"], row["floor_minor"]
+    if floor_minor is not None and available_minor < floor_minor:
+        yield Fault("floor_crossed", subject, f"{available_minor} is below {floor_minor}")
     if row["held_minor"] != 0:
         yield Fault("held_differs", subject, f"{row['held_minor']} are held, without an open hold")
     if not row["described"]:

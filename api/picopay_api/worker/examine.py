@@ -1,7 +1,7 @@
-"""Reads what a check needs and has it checked: a block with its entries, a slice of accounts, all sums.
+"""Reads what a check needs and has it checked: a block, a slice of accounts, all sums.
 
-Used by the continuous auditor and by the full audit inside a snapshot of theirs. Each function reads a
-bounded number of rows.
+Used by the continuous auditor and by the full audit inside a snapshot of theirs. Each function
+reads a bounded number of rows.
 """
 
 from collections.abc import Sequence
@@ -28,11 +28,9 @@ Tip = tuple[int, int, bytes]
 async def examine_block(
     connection: Connection, ledger: UUID, record: asyncpg.Record, before: Tip
 ) -> list[Fault]:
-    """Check a block against the one before it and against the rows it sealed, with their entries."""
+    """Check a block against the one before it and against the rows it sealed."""
     block = chain.block_of(ledger, record)
-    rows = await connection.fetch(
-        seal.ROWS, ledger, block.cluster, block.xid_from, block.xid_to
-    )
+    rows = await connection.fetch(seal.ROWS, ledger, block.cluster, block.xid_from, block.xid_to)
     return [
         *checks.check_block(block, record["hash"], before, rows),
         *await examine_rows(connection, ledger, rows),

@@ -13,7 +13,7 @@ from picopay_api.store.database import Database
 
 INTERVAL_S = 3_600.0
 
-_RETRY_S = 30.0
+_RETRY_S = 60.0
 _DEFAULT_ROWS_COUNTED = 10_000
 
 _log = get_logger(__name__)
@@ -30,13 +30,21 @@ class Partitions:
         """Make and drop what is due; return how long to pause, in seconds."""
         try:
             async with self._database.transaction() as connection:
+                await connection.execute(statements.SHORT_LOCKS)
                 changes = await connection.fetch(statements.MAINTAIN, self._retention_days)
         except (asyncpg.LockNotAvailableError, asyncpg.DuplicateTableError) as error:
             # A long transaction is in the way, or another worker made them at the same moment.
-            _log.warning(Event.PARTITIONS_DELAYED, sqlstate=error.sqlstate)
+            _log.warning(Event.WORKER_WAITING, task="partitions", reason=error.sqlstate)
             return _RETRY_S
         for action, name in changes:
-            _log.info(Event.PARTITION_CHANGED, action=action, partition=name)
+            match action:
+                case "created":
+                    _log.info(Event.PARTITION_CREATED, name=name)
+                case "dropped":
+                    _log.info(Event.PARTITION_DROPPED, name=name)
+                case _:
+                    reason = f"rows in the default partition are in the way of {name}"
+                    _log.warning(Event.WORKER_WAITING, task="partitions", reason=reason)
         PARTITIONS_CREATED.inc(sum(action == "created" for action, _ in changes))
         counts = await self._database.rows(statements.DEFAULT_ROWS, _DEFAULT_ROWS_COUNTED)
         DEFAULT_PARTITION_ROWS.set(sum(record["rows"] for record in counts))

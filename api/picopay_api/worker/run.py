@@ -1,17 +1,16 @@
 """The worker process: every loop beside requests, supervised.
 
-Called by `picopay worker` and `picopay up`. A loop that fails is logged and tried again with growing
-pauses while the others go on; a database that is away, or whose schema this release does not know, is
-waited for. All work is in transactions that may be cut off at any point, so stopping is immediate.
+Called by `picopay worker` and `picopay up`. A loop that fails is logged and tried again with
+growing pauses while the others go on; a database that is away, or whose schema this release does
+not know, is waited for. All work is in transactions that may be cut off at any point, so stopping
+is immediate.
 """
 
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
-import asyncpg
-
-from picopay_api.errors import DatabaseUnavailable, PicoPayError, SchemaOutOfRange
+from picopay_api.errors import SchemaOutOfRange, UnavailableError
 from picopay_api.logs import Event, get_logger
 from picopay_api.settings import Settings
 from picopay_api.store import migrate
@@ -45,12 +44,10 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     loops: dict[str, Step] = {
         "sealer": guard.guarded(Sealer(database).step),
         "auditor": guard.guarded(Auditor(database, settings.audit_interval_s).step),
-        "partitions": guard.guarded(
-            Partitions(database, settings.idempotency_retention_days).step
-        ),
+        "partitions": guard.guarded(Partitions(database, settings.idempotency_retention_days).step),
         "schema": guard.step,
     }
-    _log.info(Event.WORKER_STARTED, loops=list(loops))
+    _log.info(Event.WORKER_STARTED)
     tasks = [asyncio.create_task(_repeat(name, step)) for name, step in loops.items()]
     try:
         await stop.wait()
@@ -72,13 +69,14 @@ class SchemaGuard:
     async def step(self) -> float:
         """Look once; return how long to pause, in seconds."""
         async with self._database.session() as connection:
-            problem = (await migrate.state(connection)).problem()
+            state = await migrate.state(connection)  # type: ignore[arg-type]  # a pooled session is one
+        problem = state.problem()
         if problem is None:
             self._database.refusal = None
             self._ready.set()
         else:
             if self._ready.is_set() or str(self._database.refusal) != problem:
-                _log.warning(Event.WORKER_WAITING, reason=problem)
+                _log.warning(Event.WORKER_WAITING, task="schema", reason=problem)
             self._database.refusal = SchemaOutOfRange(problem)
             self._ready.clear()
         return _SCHEMA_INTERVAL_S
@@ -100,18 +98,18 @@ async def _repeat(name: str, step: Step) -> None:
         try:
             pause_s = await step()
             failures = 0
-        except (PicoPayError, asyncpg.PostgresError) as error:
+        except UnavailableError as error:
             failures += 1
             pause_s = _backoff_s(failures)
-            level = _log.warning if isinstance(error, DatabaseUnavailable) else _log.error
-            level(Event.WORKER_FAILED, loop=name, error=str(error), pause_s=pause_s)
+            _log.warning(Event.WORKER_WAITING, task=name, reason=error.detail)
         except Exception:  # noqa: BLE001  # one loop's defect must not stop the others
             failures += 1
             pause_s = _backoff_s(failures)
-            _log.exception(Event.WORKER_FAILED, loop=name, pause_s=pause_s)
+            _log.exception(Event.WORKER_FAILED, task=name)
         await asyncio.sleep(pause_s)
 
 
 def _backoff_s(failures: int) -> float:
     """Double the pause with each failure up to a bound, with jitter so that workers spread out."""
-    return min(_BACKOFF_FIRST_S * 2 ** min(failures, 10), _BACKOFF_MAX_S) * random.uniform(0.5, 1)  # noqa: S311  # not a secret
+    pause_s = min(_BACKOFF_FIRST_S * 2.0 ** min(failures, 10), _BACKOFF_MAX_S)
+    return pause_s * random.uniform(0.5, 1)  # noqa: S311  # not a secret

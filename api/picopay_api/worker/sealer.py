@@ -1,11 +1,11 @@
 """The sealer: gives settled commits their positions, one block after another, per ledger.
 
-Run by `worker/run.py`. Everything that reads history in order (the event feed, exports, proofs) waits
-for it, so it works in short rounds: learn which ledgers have newly settled commits, seal one block of
-each, again. It only ever inserts blocks; a crash between two statements leaves nothing.
+Run by `worker/run.py`. Everything that reads history in order (the event feed, exports, proofs)
+waits for it, so it works in short rounds: learn which ledgers have newly settled commits, seal one
+block of each, again. It only ever inserts blocks; a crash between two statements leaves nothing.
 
-Order: whatever was answered before something else was asked for stands before it; of what was decided at
-the same time, either may come first.
+Order: whatever was answered before something else was asked for stands before it; of what was
+decided at the same time, either may come first.
 """
 
 import time
@@ -26,7 +26,7 @@ from picopay_api.store import seal as statements
 from picopay_api.store.database import Connection, Database
 
 BLOCK_ROWS_MAX = 1_000
-"""Rows of a block, unless a single commit has more; bounds the work of reading around a position."""
+"""Rows of a block, unless one commit has more; bounds the work of reading around a position."""
 
 IDLE_PAUSE_S = 0.15
 
@@ -57,7 +57,7 @@ class Sealed(msgspec.Struct, frozen=True):
 
 
 class Sealer:
-    """Seals all ledgers of a database. Keeps in memory only which of them have something to seal."""
+    """Seals all ledgers of a database. Keeps in memory only which have something to seal."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -77,12 +77,12 @@ class Sealer:
     async def _notice(self) -> None:
         """Learn which ledgers have newly settled commits."""
         here = await self._database.row(statements.SNAPSHOT)
-        assert here is not None  # noqa: S101  # it has no WHERE clause
+        assert here is not None  # it has no WHERE clause
         if time.monotonic() >= self._sweep_at:
             await self._sweep(here["cluster"])
             self._sweep_at = time.monotonic() + _SWEEP_INTERVAL_S
         elif here["settled_before"] > self._seen_before:
-            # The ids in between are settled: this statement begins after the snapshot they come from.
+            # The ids in between are settled: this statement began after the snapshot was taken.
             active = await self._database.rows(
                 statements.ACTIVE, here["cluster"], self._seen_before, here["settled_before"]
             )
@@ -92,7 +92,7 @@ class Sealer:
         self._measure_lag(here["waiting_since"])
 
     async def _sweep(self, cluster: int) -> None:
-        """Look at every ledger and cluster: at the start, after restores, and as a net now and then."""
+        """Look at every ledger and cluster: at the start, and as a net now and then."""
         known = {record["cluster"] for record in await self._database.rows(statements.CLUSTERS)}
         self._clusters = sorted(known | {cluster})
         after = _BEFORE_ALL
@@ -152,7 +152,7 @@ class Sealer:
 
     async def _known_clusters(self) -> list[int]:
         here = await self._database.row(statements.SNAPSHOT)
-        assert here is not None  # noqa: S101  # it has no WHERE clause
+        assert here is not None  # it has no WHERE clause
         known = {record["cluster"] for record in await self._database.rows(statements.CLUSTERS)}
         return sorted(known | {here["cluster"]})
 
