@@ -13,7 +13,8 @@ from picopay_api.engine import chain
 from picopay_api.engine.chain import Block, Proof
 
 LEDGER = UUID(int=7)
-documents = st.lists(st.text(min_size=1), min_size=1, max_size=70)
+# No two rows are alike: their ids differ.
+documents = st.lists(st.text(min_size=1), min_size=1, max_size=70, unique=True)
 
 
 def rfc_6962(leaves: list[bytes]) -> bytes:
