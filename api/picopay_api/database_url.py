@@ -267,7 +267,9 @@ def _ports(text: str, hosts: int) -> tuple[int, ...]:
     """Return a port for each host: one for all, or as many as there are hosts."""
     given = text.split(",") if text else [str(_DEFAULT_PORT)]
     if not all(port == "" or (port.isascii() and port.isdigit()) for port in given):
-        raise DatabaseUrlError(f"the port is not a number; {_ENCODE}")
+        raise DatabaseUrlError(
+            f"the port is not a number, or an IPv6 address is not in brackets; {_ENCODE}"
+        )
     ports = [int(port or _DEFAULT_PORT) for port in given]
     if not all(1 <= port <= 65_535 for port in ports):
         raise DatabaseUrlError("the port is not between 1 and 65535")

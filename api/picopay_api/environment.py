@@ -163,9 +163,10 @@ def _unknown(environ: Mapping[str, str]) -> list[str]:
 
 
 def _suggestion(name: str, known: Collection[str]) -> str:
-    bare = name.removeprefix(_PREFIX)  # PICOPAY_API_PORT is meant to be API_PORT
-    near = [bare] if bare in known else get_close_matches(name, sorted(known), 1)
-    return f"; did you mean {near[0]}?" if near else ""
+    # The prefix is common to all and would make everything alike.
+    bare = {one.removeprefix(_PREFIX): one for one in sorted(known)}
+    near = get_close_matches(name.removeprefix(_PREFIX), bare, 1)
+    return f"; did you mean {bare[near[0]]}?" if near else ""
 
 
 def _without_service_links(environ: Mapping[str, str]) -> dict[str, str]:

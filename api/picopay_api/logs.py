@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from threading import Lock
 from typing import Self, TextIO
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -115,7 +116,6 @@ class Event(StrEnum):
         "A defect of PicoPay, with its traceback. The client was told 500 and the `request_id`.",
         "error",
         "commands",
-        "exception",
     )
     MIGRATION_APPLIED = (
         "migration applied",
@@ -137,7 +137,6 @@ class Event(StrEnum):
         "error",
         "A task of the worker met a defect; it is started again after a pause.",
         "task",
-        "exception",
     )
     SEALING_STALLED = (
         "sealing stalled",
@@ -171,9 +170,7 @@ class Event(StrEnum):
         "library message",
         "info",
         "A library has something to say, at whatever level it chose.",
-        "logger",
         "message",
-        "exception",
     )
 
 
@@ -184,6 +181,7 @@ COMMON_FIELDS = {
     "logger": "The module that logs.",
     "request_id": "The request that it happened in, as in the `Request-Id` header of its answer.",
     "trace_id": "The trace of that request, when it came with a `traceparent`.",
+    "exception": "A traceback, where there is one.",
 }
 """Fields that any line can have; the first four are on all of them."""
 
@@ -283,6 +281,8 @@ def _complete(sink: WrappedLogger, level: str, fields: EventDict) -> EventDict:
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     level = {"exception": "error", "warn": "warning"}.get(level, level)
     event = str(fields.pop("event", ""))
+    if isinstance(ledger := fields.get("ledger"), UUID):
+        fields["ledger"] = f"ldg_{ledger.hex}"
     return {"time": now, "level": level, "event": event, "logger": sink.name, **fields}
 
 

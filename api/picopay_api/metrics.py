@@ -156,8 +156,8 @@ SCHEMA_REVISION = Gauge(
 )
 READY = Gauge(
     "picopay_ready",
-    "1 while requests can be served, else 0; with several processes, that of the least ready one.",
-    multiprocess_mode="livemin",
+    "Server processes that can serve now: with one process, 1 while it is ready and 0 while not.",
+    multiprocess_mode="livesum",
     registry=REGISTRY,
 )
 

@@ -253,11 +253,10 @@ class ClientSettings(Variables, frozen=True, kw_only=True):
         ),
     ] = "http://127.0.0.1:8000"
     api_key: Annotated[
-        str | None,
+        Annotated[str, Meta(pattern=r"^[!-~]+$")] | None,
         Meta(
             extra={"accepts": "an API key, ppk_…", "secret": True},
-            pattern=r"^[!-~]+$",
-            description="The API key to use: `ppk_…`. A secret.",
+            description="The API key to use: `ppk_…`. Needed by the commands that ask for one.",
         ),
     ] = None
 
