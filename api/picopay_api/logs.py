@@ -185,6 +185,31 @@ COMMON_FIELDS = {
 }
 """Fields that any line can have; the first four are on all of them."""
 
+FIELDS = {
+    "code": "The error's code, as in the answer.",
+    "commands": "How many payments and transactions were in the batch.",
+    "detail": "What is wrong, for people.",
+    "duration_ms": "How long the request took.",
+    "error": "What the database or the program said.",
+    "id": "The payment or transaction, 32 hexadecimal digits: the id after its prefix.",
+    "idempotency_key": "The `Idempotency-Key` of the request.",
+    "key": "The id of the API key, never the key itself.",
+    "kind": "Which rule is broken, such as `balance_differs`.",
+    "ledger": "The ledger, `ldg_…`.",
+    "message": "What the library says.",
+    "method": "The HTTP method.",
+    "name": "The name of the partition.",
+    "reason": "Why, for people.",
+    "revision": "The revision of the schema.",
+    "route": "The pattern of the route, never the path.",
+    "sqlstate": "PostgreSQL's code of the error.",
+    "status": "The HTTP status of the answer.",
+    "subject": "What the finding is about: an account, a transaction, a block.",
+    "task": "Which task of the worker: sealer, auditor, partitions or schema.",
+    "version": "The version of PicoPay.",
+}
+"""Fields that events carry of their own."""
+
 _HIDDEN = "[hidden]"
 _SECRETS = (
     # API keys, wherever they stand.

@@ -25,7 +25,8 @@ from prometheus_client.metrics import MetricWrapperBase
 
 REGISTRY = CollectorRegistry()
 
-_FAST_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+SECONDS_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+BATCH_COMMANDS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 PAYMENTS = Counter(
     "picopay_payments",
@@ -52,19 +53,19 @@ INSUFFICIENT_FUNDS = Counter(
 BATCH_COMMANDS = Histogram(
     "picopay_batch_commands",
     "Commands in a batch, that is, payments that share one commit.",
-    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
+    buckets=BATCH_COMMANDS_BUCKETS,
     registry=REGISTRY,
 )
 QUEUE_DELAY_SECONDS = Histogram(
     "picopay_queue_delay_seconds",
     "How long the last command of a batch to arrive has waited before the batch was sent.",
-    buckets=_FAST_S,
+    buckets=SECONDS_BUCKETS,
     registry=REGISTRY,
 )
 COMMIT_SECONDS = Histogram(
     "picopay_commit_seconds",
-    "How long the database took to decide and commit a batch, retries not counted together.",
-    buckets=_FAST_S,
+    "How long the database took to decide and commit a batch, each attempt by itself.",
+    buckets=SECONDS_BUCKETS,
     registry=REGISTRY,
 )
 QUEUE_COMMANDS = Gauge(
@@ -94,7 +95,7 @@ HTTP_REQUEST_SECONDS = Histogram(
     "picopay_http_request_seconds",
     "How long requests took, by route.",
     ["route"],
-    buckets=_FAST_S,
+    buckets=SECONDS_BUCKETS,
     registry=REGISTRY,
 )
 POOL_CONNECTIONS = Gauge(
@@ -190,3 +191,8 @@ def forget_process(pid: int) -> None:
 def catalogue() -> Iterator[MetricWrapperBase]:
     """Every metric of PicoPay's own, by order of definition."""
     return (value for value in globals().values() if isinstance(value, MetricWrapperBase))
+
+
+def labels(metric: MetricWrapperBase) -> tuple[str, ...]:
+    """Return the names of a metric's labels."""
+    return tuple(metric._labelnames)  # noqa: SLF001  # the library tells them nowhere else
