@@ -308,7 +308,8 @@ def _complete(sink: WrappedLogger, level: str, fields: EventDict) -> EventDict:
     event = str(fields.pop("event", ""))
     if isinstance(ledger := fields.get("ledger"), UUID):
         fields["ledger"] = f"ldg_{ledger.hex}"
-    return {"time": now, "level": level, "event": event, "logger": sink.name, **fields}
+    own = {"time": now, "level": level, "event": event, "logger": sink.name}
+    return {**own, **fields, **own}
 
 
 def _json_line(_: WrappedLogger, __: str, fields: EventDict) -> str:
@@ -344,7 +345,10 @@ class _TextLine:
         )
 
     def __call__(self, logger: WrappedLogger, level: str, fields: EventDict) -> str:
-        return self._render(logger, level, msgspec.json.decode(_json_line(logger, level, fields)))
+        shown = msgspec.json.decode(_json_line(logger, level, fields))
+        # Both are printed below the line, as they are.
+        shown.update({name: str(shown[name]) for name in ("exception", "stack") if name in shown})
+        return self._render(logger, level, shown)
 
 
 class _Forward(logging.Handler):
