@@ -40,9 +40,6 @@ class FieldFault:
         self.detail = detail
 
 
-# --- 400 and its neighbours: cannot be read ----------------------------------------------------
-
-
 class RequestError(PicoPayError):
     """The request cannot be read. `faults` name the places."""
 
@@ -112,9 +109,6 @@ class UnsupportedMediaType(RequestError):
     title = "The body must be application/json"
 
 
-# --- 401, 403, 429: who asks --------------------------------------------------------------------
-
-
 class AccessError(PicoPayError):
     """Who asks, what they may and how often."""
 
@@ -149,9 +143,6 @@ class RateLimited(AccessError):
     code = "rate_limited"
     status = 429
     title = "Too many requests"
-
-
-# --- 404: not there, or not yours ---------------------------------------------------------------
 
 
 class MissingError(PicoPayError):
@@ -209,9 +200,6 @@ class EventNotFound(MissingError):
     title = "Event not found"
 
 
-# --- 409: the state of the thing forbids it -----------------------------------------------------
-
-
 class ConflictError(PicoPayError):
     """The state of the thing forbids it."""
 
@@ -232,6 +220,13 @@ class ReferenceTaken(ConflictError):
     title = "The reference is taken"
 
 
+class LedgerNameTaken(ConflictError):
+    """Another ledger has this name."""
+
+    code = "ledger_name_taken"
+    title = "The name of the ledger is taken"
+
+
 class TransactionAlreadyReversed(ConflictError):
     """A transaction is reversed at most once."""
 
@@ -246,6 +241,13 @@ class TransactionNotReversible(ConflictError):
     title = "The transaction cannot be reversed"
 
 
+class ApiKeyInactive(ConflictError):
+    """A key that is revoked or expired is not rolled."""
+
+    code = "api_key_inactive"
+    title = "The API key is not active"
+
+
 class AccountNotEmpty(ConflictError):
     """An account is closed only at a balance of zero."""
 
@@ -258,9 +260,6 @@ class AccountStateConflict(ConflictError):
 
     code = "account_state_conflict"
     title = "The account's state does not allow this"
-
-
-# --- 422: understood, decided and refused -------------------------------------------------------
 
 
 class RefusedError(PicoPayError):
@@ -330,9 +329,6 @@ class InsufficientFunds(RefusedError):
 
     code = "insufficient_funds"
     title = "Insufficient funds"
-
-
-# --- 503: not now -------------------------------------------------------------------------------
 
 
 class UnavailableError(PicoPayError):

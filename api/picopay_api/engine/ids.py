@@ -1,0 +1,43 @@
+"""Identifiers: a UUIDv7 made by this process, shown as a prefix and 32 hexadecimal digits.
+
+Used wherever something is created or named. Ids rise with time, so that tables stay in order and a
+range of time is a range of ids.
+"""
+
+import re
+from datetime import datetime
+from uuid import UUID
+
+from uuid_utils import compat
+
+ACCOUNT = "acct_"
+PAYMENT = "pay_"
+TRANSACTION = "tx_"
+EVENT = "evt_"
+API_KEY = "key_"
+LEDGER = "ldg_"
+
+_HEX = re.compile(r"[0-9a-f]{32}\Z")
+
+
+def new_id() -> UUID:
+    """Make an id greater than every earlier one of this process."""
+    return compat.uuid7()
+
+
+def format_id(prefix: str, value: UUID) -> str:
+    """Show an id: `pay_` and 32 lowercase hexadecimal digits."""
+    return prefix + value.hex
+
+
+def parse_id(prefix: str, text: str) -> UUID | None:
+    """Read an id back; None when the text is not one of this prefix, exactly as shown."""
+    digits = text[len(prefix) :]
+    if not text.startswith(prefix) or not _HEX.match(digits):
+        return None
+    return UUID(hex=digits)
+
+
+def first_id_at(moment: datetime) -> UUID:
+    """Return the smallest id of a millisecond, as `picopay.uuid_at` does in SQL."""
+    return UUID(int=max(0, int(moment.timestamp() * 1000)) << 80)

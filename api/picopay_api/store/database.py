@@ -1,0 +1,177 @@
+"""The database of a process: a pool of sessions in which nothing about money is left to chance.
+
+Used by everything that reads or writes. Each session is at READ COMMITTED with `synchronous_commit` on,
+in UTC, with bounds on statements and locks, as the role `picopay_app`, which cannot change history.
+Failures to reach the database become `DatabaseUnavailable`; all other errors pass through unchanged.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from picopay_api.database_url import DatabaseUrl
+from picopay_api.errors import DatabaseUnavailable, PicoPayError
+from picopay_api.metrics import POOL_CONNECTIONS
+
+type Connection = PoolConnectionProxy[asyncpg.Record]
+
+RETRYABLE = (
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.UniqueViolationError,
+)
+"""What a second attempt can cure: another session was there first."""
+
+_UNREACHABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,  # class 08
+    asyncpg.OperatorInterventionError,  # class 57: shutdown, crash, cancelled by a time-out
+    asyncpg.InsufficientResourcesError,  # class 53: disk, memory, connections
+    asyncpg.InvalidAuthorizationSpecificationError,  # class 28
+    asyncpg.InvalidCatalogNameError,  # 3D000
+    asyncpg.ReadOnlySQLTransactionError,  # 25006: a standby, after a failover
+    asyncpg.InterfaceError,  # the session was closed under us
+)
+
+_SESSION = {
+    "timezone": "UTC",
+    "synchronous_commit": "on",
+    "default_transaction_isolation": "read committed",
+    "idle_in_transaction_session_timeout": "30000",
+}
+
+_AS_RUNTIME_ROLE = (
+    "SELECT set_config('role', 'picopay_app', false)"
+    " WHERE to_regrole('picopay_app') IS NOT NULL AND pg_has_role('picopay_app', 'MEMBER')"
+)
+
+
+class Database:
+    """A pool of sessions. Opens even when the database is away: sessions are made when needed.
+
+    While `refusal` is set (by `engine/readiness.py`), everything that may write raises it.
+    """
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", acquire_timeout_s: float) -> None:
+        self._pool = pool
+        self._acquire_timeout_s = acquire_timeout_s
+        self.refusal: PicoPayError | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        url: DatabaseUrl,
+        *,
+        size: int = 8,
+        statement_timeout_ms: int = 10_000,
+        lock_timeout_ms: int = 5_000,
+        application_name: str = "picopay",
+        connect_timeout_s: float = 5,
+    ) -> Self:
+        """Make the pool; no session yet."""
+        arguments = url.connect_arguments()
+        settings = {
+            **arguments.pop("server_settings", {}),
+            **_SESSION,
+            "statement_timeout": str(statement_timeout_ms),
+            "lock_timeout": str(lock_timeout_ms),
+            "application_name": application_name,
+        }
+        pool = await asyncpg.create_pool(
+            **arguments,
+            min_size=0,
+            max_size=size,
+            timeout=connect_timeout_s,
+            # A statement that outlives the server's own limit has lost its server.
+            command_timeout=statement_timeout_ms / 1000 + 5,
+            server_settings=settings,
+            init=_become_runtime_role,
+            reset=_keep,
+        )
+        return cls(pool, connect_timeout_s)
+
+    async def close(self) -> None:
+        """Close every session, giving those in use a moment."""
+        try:
+            await asyncio.wait_for(self._pool.close(), timeout=5)
+        except TimeoutError:
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Connection]:
+        """Lend a session; what cannot be reached becomes `DatabaseUnavailable`."""
+        try:
+            async with self._pool.acquire(timeout=self._acquire_timeout_s) as connection:
+                self._observe()
+                yield connection
+        except _UNREACHABLE as error:
+            raise DatabaseUnavailable("the database cannot be reached now") from error
+
+    @asynccontextmanager
+    async def transaction(
+        self, *, isolation: str = "read_committed", readonly: bool = False
+    ) -> AsyncIterator[Connection]:
+        """Lend a session inside a transaction that commits at the end of the block."""
+        if not readonly:
+            self.require_writable()
+        async with self.session() as connection:
+            async with connection.transaction(isolation=isolation, readonly=readonly):  # type: ignore[arg-type]  # a Literal in the stubs
+                yield connection
+
+    async def rows(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
+        """Read rows; a lost session is replaced and asked once more."""
+        return await self._read(lambda connection: connection.fetch(sql, *arguments))
+
+    async def row(self, sql: str, *arguments: Any) -> asyncpg.Record | None:
+        """Read the first row."""
+        return await self._read(lambda connection: connection.fetchrow(sql, *arguments))
+
+    async def value(self, sql: str, *arguments: Any) -> Any:
+        """Read the first column of the first row."""
+        return await self._read(lambda connection: connection.fetchval(sql, *arguments))
+
+    async def run(self, sql: str, *arguments: Any) -> str:
+        """Run one writing statement and return its command tag; never repeated by itself."""
+        self.require_writable()
+        async with self.session() as connection:
+            return await connection.execute(sql, *arguments)
+
+    def require_writable(self) -> None:
+        """Refuse to write while the schema is unknown or out of range.
+
+        Raises:
+            SchemaOutOfRange, DatabaseUnavailable: as `engine/readiness.py` found.
+        """
+        if self.refusal is not None:
+            raise self.refusal
+
+    async def _read[R](self, read: Callable[[Connection], Awaitable[R]]) -> R:
+        try:
+            async with self.session() as connection:
+                return await read(connection)
+        except DatabaseUnavailable:
+            async with self.session() as connection:
+                return await read(connection)
+
+    def _observe(self) -> None:
+        idle = self._pool.get_idle_size()
+        POOL_CONNECTIONS.labels(state="idle").set(idle)
+        POOL_CONNECTIONS.labels(state="used").set(self._pool.get_size() - idle)
+
+
+async def _become_runtime_role(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    try:
+        await connection.execute(_AS_RUNTIME_ROLE)
+    except asyncpg.InsufficientPrivilegeError:
+        # A member who may not SET ROLE (PostgreSQL 16 and later) has its rights by inheritance.
+        return
+
+
+async def _keep(_: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Save the round trip of a reset: sessions are never left in a state worth resetting."""
