@@ -205,7 +205,7 @@ FIELDS = {
     "sqlstate": "PostgreSQL's code of the error.",
     "status": "The HTTP status of the answer.",
     "subject": "What the finding is about: an account, a transaction, a block.",
-    "task": "Which task of the worker: sealer, auditor, partitions or schema.",
+    "task": "Which task of the worker: sealer, auditor or partitions.",
     "version": "The version of PicoPay.",
 }
 """Fields that events carry of their own."""

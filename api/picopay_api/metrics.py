@@ -58,7 +58,7 @@ BATCH_COMMANDS = Histogram(
 )
 QUEUE_DELAY_SECONDS = Histogram(
     "picopay_queue_delay_seconds",
-    "How long the last command of a batch to arrive has waited before the batch was sent.",
+    "How long the first command of a batch has waited before the batch was sent.",
     buckets=SECONDS_BUCKETS,
     registry=REGISTRY,
 )
@@ -100,8 +100,8 @@ HTTP_REQUEST_SECONDS = Histogram(
 )
 POOL_CONNECTIONS = Gauge(
     "picopay_pool_connections",
-    "Sessions with the database, by state: used or idle.",
-    ["state"],
+    "Sessions with the database, by pool (what they are for) and state: used or idle.",
+    ["pool", "state"],
     multiprocess_mode="livesum",
     registry=REGISTRY,
 )

@@ -8,12 +8,12 @@ import pytest
 
 from picopay_api.database_url import DatabaseUrl
 from picopay_api.engine.audit import Audit
+from picopay_api.engine.readiness import Readiness
 from picopay_api.errors import SchemaOutOfRange
 from picopay_api.settings import Settings
 from picopay_api.store import migrate
 from picopay_api.store.database import Database
 from picopay_api.worker import run as worker
-from picopay_api.worker.run import SchemaGuard
 from support.journal import Book, opened
 
 PROMPT_S = 30  # far more than it takes; the bound of a test that hangs
@@ -65,31 +65,31 @@ async def test_two_workers_share_the_work(database_url: DatabaseUrl) -> None:
 
 async def test_a_worker_waits_for_the_schema(empty_database_url: DatabaseUrl) -> None:
     async with opened(empty_database_url) as database:
-        guard = SchemaGuard(database)
+        readiness = Readiness(database)
         done: list[str] = []
 
         async def work() -> float:
             done.append("worked")
             return 0.0
 
-        waiting = asyncio.create_task(guard.guarded(work)())
-        await guard.step()
+        waiting = asyncio.create_task(worker._once_in_range(readiness, work)())
+        await readiness.check()
         assert done == []
         with pytest.raises(SchemaOutOfRange):
-            database.require_writable()
+            database.require_usable()
         await migrate.upgrade_async(empty_database_url)
-        await guard.step()
+        await readiness.check()
         await waiting
         assert done == ["worked"]
-        database.require_writable()
+        database.require_usable()
 
 
 async def test_a_schema_that_has_moved_on_stops_the_work(
     database_url: DatabaseUrl,
 ) -> None:
     async with opened(database_url) as database:
-        guard = SchemaGuard(database)
-        await guard.step()
+        readiness = Readiness(database)
+        await readiness.check()
         owner = await Database.open(database_url, size=1)
         try:
             async with owner.session() as connection:
@@ -99,7 +99,7 @@ async def test_a_schema_that_has_moved_on_stops_the_work(
                 )
         finally:
             await owner.close()
-        await guard.step()
+        await readiness.check()
         with pytest.raises(SchemaOutOfRange):
             async with database.transaction():
                 raise AssertionError("it may not write")

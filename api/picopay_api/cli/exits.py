@@ -32,9 +32,15 @@ class ExitCode(IntEnum):
     FAILED = 1, "Done, and the answer is bad: the audit has findings, the server is not healthy."
     USAGE = 2, "The command line is wrong; nothing was done."
     CONFIGURATION = 3, "Settings, or a file they name, are missing or wrong; nothing was done."
-    UNAVAILABLE = 4, "The database or the server cannot be reached now. The same command may do later."
+    UNAVAILABLE = (
+        4,
+        "The database or the server cannot be reached now. The same command may do later.",
+    )
     SCHEMA = 5, "The schema does not fit: migrations are pending, out of range, or one failed."
-    REFUSED = 6, "Understood and refused: not found, not allowed, insufficient funds. The code is told."
+    REFUSED = (
+        6,
+        "Understood and refused: not found, not allowed, insufficient funds. The code is told.",
+    )
     BUSY = 7, "Another process has it: the data directory, the port or the migration lock."
     INTERNAL = 70, "A defect of PicoPay, with a traceback. Please report it."
     INTERRUPTED = 130, "Interrupted by Ctrl-C."

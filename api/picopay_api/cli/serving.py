@@ -19,7 +19,9 @@ from picopay_api.cli.lifetime import StopRequests, survive_repeated_signals
 from picopay_api.cli.supervisor import Child, Supervisor, environment_for_children
 from picopay_api.settings import Settings
 
-_KEEP_ALIVE_S = 75  # longer than the 60 s of the usual load balancers, which must be first to hang up
+_KEEP_ALIVE_S = (
+    75  # longer than the 60 s of the usual load balancers, which must be first to hang up
+)
 _BACKLOG = 2_048
 _SUPERVISION_S = 5.0  # on top of a child's own grace, to end by itself
 

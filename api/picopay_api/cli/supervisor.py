@@ -37,7 +37,12 @@ class Supervisor:
     """Runs children; `stdout` is the file descriptor that their stdout goes to."""
 
     def __init__(
-        self, children: Sequence[Child], *, grace_s: float, report: Callable[[str], None], stdout: int
+        self,
+        children: Sequence[Child],
+        *,
+        grace_s: float,
+        report: Callable[[str], None],
+        stdout: int,
     ) -> None:
         self._children = children
         self._grace_s = grace_s
@@ -128,7 +133,9 @@ class Supervisor:
                 continue  # it has just ended by itself
 
 
-def environment_for_children(base: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, str]:
+def environment_for_children(
+    base: Mapping[str, str], settings: Mapping[str, str]
+) -> dict[str, str]:
     """Return an environment with these settings, whatever the base says about them.
 
     Children must find this package even where it is not installed, as in a source tree.

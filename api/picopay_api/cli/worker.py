@@ -16,9 +16,7 @@ from picopay_api.worker.run import run
 app = typer.Typer()
 
 
-@app.command(
-    epilog=examples("DATABASE_URL=postgresql://picopay@localhost/picopay picopay worker")
-)
+@app.command(epilog=examples("DATABASE_URL=postgresql://picopay@localhost/picopay picopay worker"))
 def worker(
     until_stdin_ends: Annotated[bool, typer.Option("--until-stdin-ends", hidden=True)] = False,
 ) -> None:

@@ -146,7 +146,7 @@ class Committer:
         outcome = await future
         if outcome.replayed:
             IDEMPOTENCY_REPLAYS.inc()
-            _log.debug(Event.IDEMPOTENCY_HIT, ledger=command.ledger.hex, idempotency_key=command.key)
+            _log.info(Event.IDEMPOTENCY_HIT, ledger=command.ledger, idempotency_key=command.key)
         if outcome.code != "ok":
             raise refusal(outcome.code, outcome.detail)
         return outcome
@@ -159,7 +159,7 @@ class Committer:
         if self._queued >= limits.queue_commands_max or self._bytes + size > limits.queue_bytes_max:
             QUEUE_REFUSALS.inc()
             raise Overloaded("too many commands are waiting; nothing was done")
-        self._delivery.require_writable()
+        self._delivery.require_usable()
         waiting = _Waiting(command, name, size, monotonic())
         queue = self._queues.get(command.ledger)
         if queue is None:
@@ -211,7 +211,7 @@ class Committer:
         limit = max(1, min(limit, self._limits.batch_commands_max))
         batch: list[_Waiting] = []
         unique: set[str | UUID] = set()
-        now_s = monotonic()
+        QUEUE_DELAY_SECONDS.observe(monotonic() - queue[0].arrived_s)
         while queue and len(batch) < limit:
             command = queue[0].command
             shared = {command.reference, command.parent} - {None}
@@ -219,7 +219,6 @@ class Committer:
                 break
             unique |= shared  # type: ignore[arg-type]  # None was taken out
             batch.append(queue.popleft())
-            QUEUE_DELAY_SECONDS.observe(now_s - batch[-1].arrived_s)
         del self._queues[ledger]
         if queue:
             self._queues[ledger] = queue  # to the end: ledgers take turns

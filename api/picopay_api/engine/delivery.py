@@ -38,9 +38,9 @@ class Delivery:
         self._database = database
         self._retention_days = retention_days
 
-    def require_writable(self) -> None:
-        """Refuse while the database may not be written to (`Database.require_writable`)."""
-        self._database.require_writable()
+    def require_usable(self) -> None:
+        """Refuse while the schema is unknown or out of range (`Database.require_usable`)."""
+        self._database.require_usable()
 
     async def deliver(
         self, batch: Sequence[Command], settle: Settle, wanted: Callable[[], bool]
@@ -71,12 +71,12 @@ class Delivery:
             try:
                 return await self._decide(group)
             except RETRYABLE as error:
-                BATCH_RETRIES.labels(reason=type(error).__name__).inc()
+                self._note_retry(type(error).__name__, group)
                 collisions += 1
                 if collisions == _ATTEMPTS_MAX:
                     return self._give_up(group, error)
             except DatabaseUnavailable as error:
-                BATCH_RETRIES.labels(reason="unreachable").inc()
+                self._note_retry("unreachable", group)
                 reconnects += 1
                 if reconnects == _RECONNECTS_MAX or not wanted():
                     return error
@@ -92,18 +92,21 @@ class Delivery:
             await asyncio.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311  # not for secrets
 
     async def _decide(self, group: Sequence[Command]) -> list[Outcome]:
-        self._database.require_writable()
         async with self._database.session() as connection:
             began_s = perf_counter()
             outcomes = await decide(connection, group[0].ledger, self._retention_days, group)
             COMMIT_SECONDS.observe(perf_counter() - began_s)
         return outcomes
 
+    def _note_retry(self, reason: str, group: Sequence[Command]) -> None:
+        BATCH_RETRIES.labels(reason=reason).inc()
+        _log.warning(Event.BATCH_RETRIED, reason=reason, commands=len(group))
+
     def _give_up(self, group: Sequence[Command], error: asyncpg.PostgresError) -> PicoPayError:
         if len(group) == 1:
             _log.error(
                 Event.FAILED_TRANSACTION,
-                ledger=group[0].ledger.hex,
+                ledger=group[0].ledger,
                 id=group[0].id.hex,
                 sqlstate=error.sqlstate,
                 error=str(error),

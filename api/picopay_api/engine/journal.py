@@ -150,9 +150,7 @@ class Journal:
         page = await scan_page(scan, matches, limit, cursor, name)
         return Page([shown[row.id] for row in page.data], page.next_cursor)
 
-    def _scan(
-        self, ledger: UUID, filters: JournalFilter, account: UUID | None
-    ) -> Scan[JournalRow]:
+    def _scan(self, ledger: UUID, filters: JournalFilter, account: UUID | None) -> Scan[JournalRow]:
         """Choose the index that drives a list."""
         by_id = partial(self._scan_by_id, ledger, filters.created_at)
         if filters.reference is not None:

@@ -192,7 +192,10 @@ def _legs(postings: tuple[Posting, ...]) -> tuple[Leg, ...]:
     legs = []
     moved: dict[UUID, int] = {}
     for posting in postings:
-        for account, change in ((posting.source, -posting.amount), (posting.destination, posting.amount)):
+        for account, change in (
+            (posting.source, -posting.amount),
+            (posting.destination, posting.amount),
+        ):
             legs.append(Leg(account, posting.asset, change))
             if len(postings) > 1:
                 moved[account] = moved.get(account, 0) + posting.amount

@@ -15,7 +15,10 @@ from picopay_api.engine.ledger import Stamp, addresses, plan_payment
 from picopay_api.engine.paging import Page
 from picopay_api.engine.views import Made, Payment, PaymentStatus
 from picopay_api.errors import InsufficientFunds, PaymentNotFound, PicoPayError
+from picopay_api.logs import Event, get_logger
 from picopay_api.metrics import INSUFFICIENT_FUNDS, PAYMENTS
+
+_log = get_logger(__name__)
 
 PaymentFilter = JournalFilter
 
@@ -44,6 +47,7 @@ class Payments:
             PAYMENTS.labels(outcome=error.code).inc()
             if isinstance(error, InsufficientFunds):
                 INSUFFICIENT_FUNDS.inc()
+                _log.info(Event.INSUFFICIENT_FUNDS, ledger=ledger, code=error.code)
             raise
         PAYMENTS.labels(outcome="captured").inc()
         posting = command.postings[0]

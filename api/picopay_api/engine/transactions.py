@@ -17,8 +17,11 @@ from picopay_api.engine.ledger import Stamp, addresses, plan_reversal, plan_tran
 from picopay_api.engine.paging import Page
 from picopay_api.engine.views import Made, Transaction
 from picopay_api.errors import InsufficientFunds, PicoPayError, TransactionNotFound
+from picopay_api.logs import Event, get_logger
 from picopay_api.metrics import INSUFFICIENT_FUNDS, TRANSACTIONS
 from picopay_api.store.decide import Outcome
+
+_log = get_logger(__name__)
 
 TransactionFilter = JournalFilter
 
@@ -114,6 +117,7 @@ class Transactions:
             TRANSACTIONS.labels(outcome=error.code).inc()
             if isinstance(error, InsufficientFunds):
                 INSUFFICIENT_FUNDS.inc()
+                _log.info(Event.INSUFFICIENT_FUNDS, ledger=command.ledger, code=error.code)
             raise
         TRANSACTIONS.labels(outcome="ok").inc()
         return outcome

@@ -55,11 +55,14 @@ _AS_RUNTIME_ROLE = (
 class Database:
     """A pool of sessions. Opens even when the database is away: sessions are made when needed.
 
-    While `refusal` is set (by `engine/readiness.py`), everything that may write raises it.
+    While `refusal` is set (by `engine/readiness.py`), no session is lent and everything raises it.
     """
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", acquire_timeout_s: float) -> None:
+    def __init__(
+        self, pool: "asyncpg.Pool[asyncpg.Record]", name: str, acquire_timeout_s: float
+    ) -> None:
         self._pool = pool
+        self._name = name
         self._acquire_timeout_s = acquire_timeout_s
         self.refusal: PicoPayError | None = None
 
@@ -74,7 +77,7 @@ class Database:
         application_name: str = "picopay",
         connect_timeout_s: float = 5,
     ) -> Self:
-        """Make the pool; no session yet."""
+        """Make the pool; no session yet. `application_name` tells pools apart, here and in metrics."""
         arguments = url.connect_arguments()
         settings = {
             **arguments.pop("server_settings", {}),
@@ -94,7 +97,7 @@ class Database:
             init=_become_runtime_role,
             reset=_keep,
         )
-        return cls(pool, connect_timeout_s)
+        return cls(pool, application_name, connect_timeout_s)
 
     async def close(self) -> None:
         """Close every session, giving those in use a moment."""
@@ -103,9 +106,25 @@ class Database:
         except TimeoutError:
             self._pool.terminate()
 
+    def require_usable(self) -> None:
+        """Refuse while the schema is unknown or out of range.
+
+        Raises:
+            SchemaOutOfRange, DatabaseUnavailable: as `engine/readiness.py` found.
+        """
+        if self.refusal is not None:
+            raise self.refusal
+
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Connection]:
         """Lend a session; what cannot be reached becomes `DatabaseUnavailable`."""
+        self.require_usable()
+        async with self.unguarded_session() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def unguarded_session(self) -> AsyncIterator[Connection]:
+        """Lend a session whatever the schema is: to find out."""
         try:
             async with self._pool.acquire(timeout=self._acquire_timeout_s) as connection:
                 self._observe()
@@ -118,8 +137,6 @@ class Database:
         self, *, isolation: str = "read_committed", readonly: bool = False
     ) -> AsyncIterator[Connection]:
         """Lend a session inside a transaction that commits at the end of the block."""
-        if not readonly:
-            self.require_writable()
         async with self.session() as connection:
             async with connection.transaction(isolation=isolation, readonly=readonly):  # type: ignore[arg-type]  # a Literal in the stubs
                 yield connection
@@ -138,18 +155,8 @@ class Database:
 
     async def run(self, sql: str, *arguments: Any) -> str:
         """Run one writing statement and return its command tag; never repeated by itself."""
-        self.require_writable()
         async with self.session() as connection:
             return await connection.execute(sql, *arguments)
-
-    def require_writable(self) -> None:
-        """Refuse to write while the schema is unknown or out of range.
-
-        Raises:
-            SchemaOutOfRange, DatabaseUnavailable: as `engine/readiness.py` found.
-        """
-        if self.refusal is not None:
-            raise self.refusal
 
     async def _read[R](self, read: Callable[[Connection], Awaitable[R]]) -> R:
         try:
@@ -161,8 +168,8 @@ class Database:
 
     def _observe(self) -> None:
         idle = self._pool.get_idle_size()
-        POOL_CONNECTIONS.labels(state="idle").set(idle)
-        POOL_CONNECTIONS.labels(state="used").set(self._pool.get_size() - idle)
+        POOL_CONNECTIONS.labels(pool=self._name, state="idle").set(idle)
+        POOL_CONNECTIONS.labels(pool=self._name, state="used").set(self._pool.get_size() - idle)
 
 
 async def _become_runtime_role(connection: "asyncpg.Connection[asyncpg.Record]") -> None:

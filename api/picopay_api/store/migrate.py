@@ -155,9 +155,7 @@ async def upgrade_async(
         if to_head:
             await _note(guard, _module(head()).min_compatible, _functions_digest())
             await guard.execute(f"SET lock_timeout = {_LOCK_TIMEOUT_MS}")
-            await guard.execute(
-                f"SELECT picopay.maintain_partitions({_FIRST_RETENTION_DAYS})"
-            )
+            await guard.execute(f"SELECT picopay.maintain_partitions({_FIRST_RETENTION_DAYS})")
     finally:
         await guard.close()  # which also gives the lock back
 
@@ -173,8 +171,8 @@ async def drift(database_url: DatabaseUrl) -> list[str]:
                 "include_schemas": True,
                 "version_table_schema": SCHEMA,
                 "include_name": lambda name, kind, _: kind != "schema" or name == SCHEMA,
-                "include_object": lambda thing, name, kind, reflected, _: not (
-                    kind == "table" and reflected and _is_partition(name)
+                "include_object": lambda thing, name, kind, reflected, _: (
+                    not (kind == "table" and reflected and _is_partition(name))
                 ),
                 "compare_server_default": True,
             },

@@ -10,10 +10,10 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
-from picopay_api.errors import SchemaOutOfRange, UnavailableError
+from picopay_api.engine.readiness import Readiness
+from picopay_api.errors import UnavailableError
 from picopay_api.logs import Event, get_logger
 from picopay_api.settings import Settings
-from picopay_api.store import migrate
 from picopay_api.store.database import Database
 from picopay_api.worker.auditor import Auditor
 from picopay_api.worker.partitions import Partitions
@@ -23,7 +23,6 @@ Step = Callable[[], Awaitable[float]]
 """Does a bounded piece of work and returns how many seconds to pause before the next."""
 
 _SESSIONS = 4
-_SCHEMA_INTERVAL_S = 5.0
 _BACKOFF_FIRST_S = 0.25
 _BACKOFF_MAX_S = 15.0
 
@@ -39,16 +38,18 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         lock_timeout_ms=settings.lock_timeout_ms,
         application_name="picopay-worker",
     )
-    guard = SchemaGuard(database)
-    database.refusal = SchemaOutOfRange("the schema has not been looked at yet")
+    readiness = Readiness(database)
     loops: dict[str, Step] = {
-        "sealer": guard.guarded(Sealer(database).step),
-        "auditor": guard.guarded(Auditor(database, settings.audit_interval_s).step),
-        "partitions": guard.guarded(Partitions(database, settings.idempotency_retention_days).step),
-        "schema": guard.step,
+        "sealer": Sealer(database).step,
+        "auditor": Auditor(database, settings.audit_interval_s).step,
+        "partitions": Partitions(database, settings.idempotency_retention_days).step,
     }
     _log.info(Event.WORKER_STARTED)
-    tasks = [asyncio.create_task(_repeat(name, step)) for name, step in loops.items()]
+    tasks = [
+        asyncio.create_task(_repeat(name, _once_in_range(readiness, step)))
+        for name, step in loops.items()
+    ]
+    tasks.append(asyncio.create_task(readiness.watch()))
     try:
         await stop.wait()
     finally:
@@ -59,36 +60,14 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         _log.info(Event.WORKER_STOPPED)
 
 
-class SchemaGuard:
-    """Looks at the schema every few seconds; while it is out of range, nothing is written."""
+def _once_in_range(readiness: Readiness, step: Step) -> Step:
+    """Hold a loop back until the schema is one that this release knows."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._ready = asyncio.Event()
+    async def wait_and_step() -> float:
+        await readiness.in_range()
+        return await step()
 
-    async def step(self) -> float:
-        """Look once; return how long to pause, in seconds."""
-        async with self._database.session() as connection:
-            state = await migrate.state(connection)  # type: ignore[arg-type]  # a pooled session is one
-        problem = state.problem()
-        if problem is None:
-            self._database.refusal = None
-            self._ready.set()
-        else:
-            if self._ready.is_set() or str(self._database.refusal) != problem:
-                _log.warning(Event.WORKER_WAITING, task="schema", reason=problem)
-            self._database.refusal = SchemaOutOfRange(problem)
-            self._ready.clear()
-        return _SCHEMA_INTERVAL_S
-
-    def guarded(self, step: Step) -> Step:
-        """Hold a loop back until the schema is in range."""
-
-        async def wait_and_step() -> float:
-            await self._ready.wait()
-            return await step()
-
-        return wait_and_step
+    return wait_and_step
 
 
 async def _repeat(name: str, step: Step) -> None:

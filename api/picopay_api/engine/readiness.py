@@ -1,0 +1,85 @@
+"""Whether this process may serve: the database answers, and its schema is one this release knows.
+
+Watched beside the requests of a server (`engine.py`) and the loops of a worker (`worker/run.py`). While
+the schema is unknown or out of range, every pool refuses to lend sessions, so nothing is written. A
+database that is merely away refuses nothing here: requests wait for it within their deadlines.
+"""
+
+import asyncio
+
+from picopay_api.errors import DatabaseUnavailable, PicoPayError, SchemaOutOfRange
+from picopay_api.logs import Event, get_logger
+from picopay_api.metrics import READY, SCHEMA_REVISION
+from picopay_api.store import migrate
+from picopay_api.store.database import Database
+
+_INTERVAL_S = 1.0
+_TIMEOUT_S = 5.0
+
+_log = get_logger(__name__)
+
+
+class Readiness:
+    """What is known of the database that these pools lead to."""
+
+    def __init__(self, *databases: Database) -> None:
+        self._databases = databases
+        self._in_range = asyncio.Event()
+        self._revision: str | None = None
+        self.problem: str | None = "the database has not been looked at yet"
+        """Why this process cannot serve, in a sentence; None when it can."""
+        self._refuse(DatabaseUnavailable(self.problem))
+
+    async def check(self) -> None:
+        """Look once, and let the pools lend sessions or refuse."""
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                async with self._databases[0].unguarded_session() as connection:
+                    state = await migrate.state(connection)  # type: ignore[arg-type]  # a pooled session is one
+        except (DatabaseUnavailable, TimeoutError):
+            self._conclude("the database cannot be reached")
+            return
+        self._show(state.current)
+        problem = state.problem()
+        if problem is None:
+            self._refuse(None)
+            self._in_range.set()
+        else:
+            self._refuse(SchemaOutOfRange(problem))
+            self._in_range.clear()
+        self._conclude(problem)
+
+    async def watch(self) -> None:
+        """Look now and every second, for ever."""
+        while True:
+            try:
+                await self.check()
+            except Exception:
+                # Whoever may not read the schema may not write either; the watch goes on.
+                _log.exception(Event.UNEXPECTED_ERROR)
+                self._conclude("the schema cannot be read")
+            await asyncio.sleep(_INTERVAL_S)
+
+    async def in_range(self) -> None:
+        """Wait until the schema is one that this release knows."""
+        await self._in_range.wait()
+
+    def _refuse(self, refusal: PicoPayError | None) -> None:
+        for database in self._databases:
+            database.refusal = refusal
+
+    def _conclude(self, problem: str | None) -> None:
+        if problem != self.problem:
+            if problem is None:
+                _log.info(Event.READY)
+            else:
+                _log.warning(Event.NOT_READY, reason=problem)
+        self.problem = problem
+        READY.set(1 if problem is None else 0)
+
+    def _show(self, revision: str | None) -> None:
+        if revision != self._revision and self._revision is not None:
+            SCHEMA_REVISION.remove(self._revision)
+        self._revision = revision
+        if revision is not None:
+            SCHEMA_REVISION.labels(revision=revision).set(1)
