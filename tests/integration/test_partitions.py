@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from picopay_api.database_url import DatabaseUrl
+from picopay_api.metrics import DEFAULT_PARTITION_ROWS
 from picopay_api.store.database import Database
 from picopay_api.worker import partitions as keeping
 from picopay_api.worker.partitions import Partitions
@@ -88,7 +89,7 @@ async def test_rows_that_slipped_through_are_counted(
     book = await Book.make(database)
     await book.funded()
     await Partitions(database, RETENTION_DAYS).step()
-    [rows] = [metric.samples[0].value for metric in keeping.DEFAULT_PARTITION_ROWS.collect()]
+    [rows] = [metric.samples[0].value for metric in DEFAULT_PARTITION_ROWS.collect()]
     assert rows == 1
     # The month stays in the default partition; everything else is kept going.
     await tamper(database_url, f"DROP TABLE picopay.entry_{today + timedelta(days=40):%Y%m}")

@@ -10,6 +10,7 @@ import pytest
 from picopay_api.database_url import DatabaseUrl
 from picopay_api.engine import chain
 from picopay_api.engine.events import Events
+from picopay_api.metrics import SEAL_LAG_SECONDS
 from picopay_api.store.database import Database
 from picopay_api.worker import sealer as sealing
 from picopay_api.worker.sealer import JournalIncompleteError, Sealer
@@ -264,7 +265,7 @@ async def test_a_round_comes_back_to_what_was_undecided(database: Database, book
         await book.funded()
         await sealer.step()
         assert await feed(database, book.ledger) == []
-        [lag_s] = [m.samples[0].value for m in sealing.SEAL_LAG_SECONDS.collect()]
+        [lag_s] = [m.samples[0].value for m in SEAL_LAG_SECONDS.collect()]
         assert lag_s > 0
     await sealer.step()
     assert len(await feed(database, book.ledger)) == 2

@@ -108,7 +108,9 @@ class Accounts:
                 if known is not None and known["fingerprint"] != asked:
                     raise IdempotencyKeyReused("the key was used before with another body")
                 if known is not None:
-                    return Made(_fresh(request, known["object_id"], known["created_at"]), True)
+                    return Made(
+                        _fresh(request, known["object_id"], known["created_at"]), replayed=True
+                    )
             id = new_id()
             created_at = await connection.fetchval(
                 statements.MAKE,
@@ -146,7 +148,7 @@ class Accounts:
         Raises:
             InvalidCursor: the cursor is of another list.
         """
-        sql, arguments = statements.PAGE, ()
+        sql, arguments = statements.PAGE, tuple[str, ...]()
         if filters.reference is not None:
             sql, arguments = statements.PAGE_BY_REFERENCE, (filters.reference,)
         elif filters.metadata:
@@ -322,7 +324,9 @@ class Accounts:
 async def _set_state(
     connection: Connection, ledger: UUID, account: UUID, target: AccountState
 ) -> None:
-    number, posted, held = await connection.fetchrow(statements.LOCK_BALANCE, ledger, account)
+    row = await connection.fetchrow(statements.LOCK_BALANCE, ledger, account)
+    assert row is not None  # the directory has found the account, and accounts are never deleted
+    number, posted, held = row
     state = _STATES[number]
     if state is target:
         return

@@ -111,7 +111,7 @@ class Committer:
     async def drain(self) -> None:
         """Wait until everything accepted is decided, at most for the deadline of one command."""
         latest_s = monotonic() + self._limits.timeout_s
-        while self._open and monotonic() < latest_s:
+        while self._open and monotonic() < latest_s:  # noqa: ASYNC110  # only at the end of a process
             await asyncio.sleep(0.01)
 
     async def close(self) -> None:
@@ -185,7 +185,7 @@ class Committer:
                     lambda command, outcome: self._settle(self._open[command.id], outcome),
                     self._wanted(batch),
                 )
-            except Exception:
+            except Exception:  # noqa: BLE001  # whatever it is, the next batch must be decided
                 # A defect must neither end this worker nor leave anybody waiting.
                 _log.exception(Event.UNEXPECTED_ERROR, commands=len(batch))
             finally:

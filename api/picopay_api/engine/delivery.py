@@ -1,5 +1,4 @@
-"""How a batch gets through to the database: retried where that can help, then split until the culprit
-stands alone.
+"""How a batch gets through: retried where that can help, then split until the culprit stands alone.
 
 Called by `committer.py`, which owns queues and waiters. Asking again is always safe, because a command
 carries its idempotency key: what an attempt with a lost answer has committed comes back as a replay.

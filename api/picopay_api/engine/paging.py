@@ -11,15 +11,13 @@ import binascii
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from picopay_api.engine.ids import first_id_at
 from picopay_api.errors import InvalidCursor
-
-T = TypeVar("T")
 
 SCAN_MAX = 1_000
 """Candidates looked at for one page."""
@@ -33,7 +31,7 @@ _LARGEST_ID = UUID(int=(1 << 128) - 1)
 _ID_SLACK = timedelta(minutes=5, seconds=1)
 
 
-class Page(msgspec.Struct, Generic[T], frozen=True):
+class Page[T](msgspec.Struct, frozen=True):
     """One page; `next_cursor` is None at the end of the list."""
 
     data: list[T]
@@ -81,18 +79,18 @@ def _shift(moment: datetime, by: timedelta) -> datetime:
         return moment
 
 
-class Candidate(msgspec.Struct, Generic[T], frozen=True):
+class Candidate[T](msgspec.Struct, frozen=True):
     """Something an index led to, and where in the index it stands (16 bytes)."""
 
     position: bytes
     value: T
 
 
-Scan = Callable[[bytes | None, int], Awaitable[Sequence[Candidate[T]]]]
+type Scan[T] = Callable[[bytes | None, int], Awaitable[Sequence[Candidate[T]]]]
 """Reads up to n candidates after a position (None: from the start), in the order of the list."""
 
 
-async def scan_page(
+async def scan_page[T](
     scan: Scan[T], matches: Callable[[T], bool], limit: int, cursor: str | None, name: bytes
 ) -> Page[T]:
     """Fill a page of at most `limit` from a scan; `name` is what the cursor is bound to.
@@ -115,7 +113,7 @@ async def scan_page(
         if len(chunk) < wanted:
             return Page(found, None)
         scanned += len(chunk)
-    assert position is not None  # noqa: S101  # the loop ran at least once and met a full chunk
+    assert position is not None  # the loop ran at least once and met a full chunk
     return Page(found, encode_cursor(name, position))
 
 

@@ -54,8 +54,7 @@ class Readiness:
         while True:
             try:
                 await self.check()
-            except Exception:
-                # Whoever may not read the schema may not write either; the watch goes on.
+            except Exception:  # noqa: BLE001  # the watch must go on
                 _log.exception(Event.UNEXPECTED_ERROR)
                 self._conclude("the schema cannot be read")
             await asyncio.sleep(_INTERVAL_S)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from picopay_api.engine.commands import Command, Kind, Reverse, Transact
+from picopay_api.engine.commands import Command, Reverse, Transact
 from picopay_api.engine.committer import Committer
 from picopay_api.engine.directory import Directory
 from picopay_api.engine.events import Events

@@ -6,17 +6,14 @@ clients see. No behaviour beyond what follows from a value itself.
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Generic, TypeVar
 from uuid import UUID
 
 import msgspec
 
 from picopay_api.engine.commands import Posting
 
-T = TypeVar("T")
 
-
-class Made(msgspec.Struct, Generic[T], frozen=True):
+class Made[T](msgspec.Struct, frozen=True):
     """The outcome of a request with an idempotency key; `replayed`: decided by an earlier one."""
 
     value: T

@@ -8,7 +8,7 @@ Failures to reach the database become `DatabaseUnavailable`; all other errors pa
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -17,6 +17,7 @@ from picopay_api.database_url import DatabaseUrl
 from picopay_api.errors import DatabaseUnavailable, PicoPayError
 from picopay_api.metrics import POOL_CONNECTIONS
 
+type Isolation = Literal["read_committed", "repeatable_read", "serializable"]
 type Connection = PoolConnectionProxy[asyncpg.Record]
 
 RETRYABLE = (
@@ -134,12 +135,14 @@ class Database:
 
     @asynccontextmanager
     async def transaction(
-        self, *, isolation: str = "read_committed", readonly: bool = False
+        self, *, isolation: Isolation = "read_committed", readonly: bool = False
     ) -> AsyncIterator[Connection]:
         """Lend a session inside a transaction that commits at the end of the block."""
-        async with self.session() as connection:
-            async with connection.transaction(isolation=isolation, readonly=readonly):  # type: ignore[arg-type]  # a Literal in the stubs
-                yield connection
+        async with (
+            self.session() as connection,
+            connection.transaction(isolation=isolation, readonly=readonly),
+        ):
+            yield connection
 
     async def rows(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         """Read rows; a lost session is replaced and asked once more."""

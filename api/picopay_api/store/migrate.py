@@ -107,7 +107,7 @@ async def state(connection: "asyncpg.Connection[Any]") -> SchemaState:
         head=head(),
         min_compatible=MIN_COMPATIBLE_SCHEMA,
         oldest_release=row["min_compatible"] if row else None,
-        functions_current=bool(row) and row["functions_digest"] == _functions_digest(),
+        functions_current=row is not None and row["functions_digest"] == _functions_digest(),
     )
 
 
@@ -171,7 +171,7 @@ async def drift(database_url: DatabaseUrl) -> list[str]:
                 "include_schemas": True,
                 "version_table_schema": SCHEMA,
                 "include_name": lambda name, kind, _: kind != "schema" or name == SCHEMA,
-                "include_object": lambda thing, name, kind, reflected, _: (
+                "include_object": lambda _, name, kind, reflected, __: (
                     not (kind == "table" and reflected and _is_partition(name))
                 ),
                 "compare_server_default": True,

@@ -8,7 +8,8 @@ is immediate.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from picopay_api.engine.readiness import Readiness
 from picopay_api.errors import UnavailableError
@@ -19,7 +20,7 @@ from picopay_api.worker.auditor import Auditor
 from picopay_api.worker.partitions import Partitions
 from picopay_api.worker.sealer import Sealer
 
-Step = Callable[[], Awaitable[float]]
+Step = Callable[[], Coroutine[Any, Any, float]]
 """Does a bounded piece of work and returns how many seconds to pause before the next."""
 
 _SESSIONS = 4
