@@ -1,7 +1,7 @@
 """The worker as a whole: it does its work, waits for what is not there, and stops at once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -15,8 +15,7 @@ from picopay_api.store import migrate
 from picopay_api.store.database import Database
 from picopay_api.worker import run as worker
 from support.journal import Book, opened
-
-PROMPT_S = 30  # far more than it takes; the bound of a test that hangs
+from support.waiting import PROMPT_S, eventually
 
 
 @asynccontextmanager
@@ -29,12 +28,6 @@ async def running(url: DatabaseUrl) -> AsyncIterator[None]:
     finally:
         stop.set()
         await asyncio.wait_for(task, PROMPT_S)
-
-
-async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(PROMPT_S):
-        while not await condition():  # noqa: ASYNC110  # what is waited for is in the database
-            await asyncio.sleep(0.02)
 
 
 async def test_a_worker_seals_and_audits(database_url: DatabaseUrl) -> None:
