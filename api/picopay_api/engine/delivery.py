@@ -81,8 +81,8 @@ class Delivery:
                     return error
             except UnavailableError as error:
                 return error
-            except asyncpg.PostgresError as error:
-                if error.sqlstate == _CLOCK_SKEW:
+            except (asyncpg.PostgresError, ValueError) as error:
+                if _sqlstate(error) == _CLOCK_SKEW:
                     _log.error(Event.UNEXPECTED_ERROR, error=str(error))
                     return DatabaseUnavailable(str(error))
                 return self._give_up(group, error)
@@ -101,18 +101,23 @@ class Delivery:
         BATCH_RETRIES.labels(reason=reason).inc()
         _log.warning(Event.BATCH_RETRIED, reason=reason, commands=len(group))
 
-    def _give_up(self, group: Sequence[Command], error: asyncpg.PostgresError) -> PicoPayError:
+    def _give_up(self, group: Sequence[Command], error: Exception) -> PicoPayError:
         if len(group) == 1:
             _log.error(
                 Event.FAILED_TRANSACTION,
                 ledger=group[0].ledger,
                 id=group[0].id.hex,
-                sqlstate=error.sqlstate,
+                sqlstate=_sqlstate(error),
                 error=str(error),
             )
         if isinstance(error, RETRYABLE) and len(group) == 1:
             return DatabaseUnavailable("other sessions were in the way each time; nothing was done")
         return InternalError("the command could not be decided; nothing was done")
+
+
+def _sqlstate(error: Exception) -> str | None:
+    """Return PostgreSQL's code of an error; None of one that the driver raised by itself."""
+    return error.sqlstate if isinstance(error, asyncpg.PostgresError) else None
 
 
 def _as_first(command: Command, outcome: Outcome) -> Outcome:

@@ -131,6 +131,8 @@ class Database:
                 self._observe()
                 yield connection
         except _UNREACHABLE as error:
+            if isinstance(error, ValueError):
+                raise  # an argument that the driver cannot encode
             raise DatabaseUnavailable("the database cannot be reached now") from error
 
     @asynccontextmanager
