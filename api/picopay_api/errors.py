@@ -18,7 +18,10 @@ from typing import Any, ClassVar
 
 
 class PicoPayError(Exception):
-    """A refusal. `detail` is for people; `members` are the domain members of the problem document."""
+    """A refusal. `detail` is for people; `members` are the domain members of the problem document.
+
+    `replayed`: it was decided by an earlier request with the same idempotency key.
+    """
 
     code: ClassVar[str]
     status: ClassVar[int]
@@ -28,6 +31,7 @@ class PicoPayError(Exception):
         super().__init__(detail or self.title)
         self.detail = detail or self.title
         self.members = members
+        self.replayed = False
 
 
 class FieldFault:

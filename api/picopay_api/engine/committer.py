@@ -148,7 +148,7 @@ class Committer:
             IDEMPOTENCY_REPLAYS.inc()
             _log.info(Event.IDEMPOTENCY_HIT, ledger=command.ledger, idempotency_key=command.key)
         if outcome.code != "ok":
-            raise refusal(outcome.code, outcome.detail)
+            raise refusal(outcome.code, outcome.detail, replayed=outcome.replayed)
         return outcome
 
     def _enqueue(self, command: Command, name: Name | None) -> _Waiting:

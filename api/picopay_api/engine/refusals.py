@@ -25,10 +25,12 @@ _DETAILS = {
 }
 
 
-def refusal(code: str, detail: str | None) -> PicoPayError:
+def refusal(code: str, detail: str | None, *, replayed: bool) -> PicoPayError:
     """Make the error of a stored refusal; `detail` is its JSON object of members."""
     members: dict[str, Any] = msgspec.json.decode(detail) if detail else {}
     text = _DETAILS[code].format_map(members)
     if "account" in members:
         members["account"] = UUID(members["account"])
-    return BY_CODE[code](text, **members)
+    error = BY_CODE[code](text, **members)
+    error.replayed = replayed
+    return error
