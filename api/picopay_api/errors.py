@@ -18,10 +18,7 @@ from typing import Any, ClassVar
 
 
 class PicoPayError(Exception):
-    """A refusal. `detail` is for people; `members` are the domain members of the problem document.
-
-    `replayed`: it was decided by an earlier request with the same idempotency key.
-    """
+    """A refusal: `detail` for people, `members` for programs, `replayed` when an earlier request decided it."""
 
     code: ClassVar[str]
     status: ClassVar[int]
