@@ -82,6 +82,23 @@ def variable(field: FieldInfo) -> str:
     return str(_extra(field).get("variable", f"{_PREFIX}{field.name.upper()}"))
 
 
+def is_given(name: str, environ: Mapping[str, str]) -> bool:
+    """Tell whether a variable is set, by itself or by the file that NAME_FILE names."""
+    return bool(environ.get(name) or environ.get(name + _FILE))
+
+
+def with_defaults(environ: Mapping[str, str], defaults: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment in which these variables are set, unless they were already."""
+    missing = {name: text for name, text in defaults.items() if not is_given(name, environ)}
+    return {**environ, **missing}
+
+
+def replaced(environ: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment with these variables, whatever it said about them before."""
+    names = {name for value in values for name in (value, value + _FILE)}
+    return {**{name: text for name, text in environ.items() if name not in names}, **values}
+
+
 def unit(field: FieldInfo) -> str:
     """Return the unit that the name of a setting says, if any."""
     parts = field.name.split("_")

@@ -179,13 +179,14 @@ def render() -> tuple[bytes, str]:
     return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
 
 
-def forget_process(pid: int) -> None:
+def forget_process(pid: int, directory: str | None = None) -> None:
     """Take a process that has ended out of the gauges; what it has counted stays counted.
 
-    To be called by whoever supervises processes that share a directory.
+    To be called by whoever supervises processes that share a directory, its own or another one.
     """
-    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]  # the library's
+    directory = directory or os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if directory:
+        multiprocess.mark_process_dead(pid, directory)  # type: ignore[no-untyped-call]  # the library's
 
 
 def catalogue() -> Iterator[MetricWrapperBase]:

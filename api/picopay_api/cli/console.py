@@ -6,7 +6,7 @@ appears on a terminal only and never with `NO_COLOR` set (rich sees to both).
 
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -16,6 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from picopay_api.cli.exits import CommandFailed
+
+Report = Callable[[str], None]
 
 _SLOW_AFTER_S = 2.0
 _WIDTH_WITHOUT_TERMINAL = 1_000  # wide enough that nothing piped to a program is cut or wrapped
@@ -38,8 +40,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty:
     """Write a table; columns whose name ends in `minor` hold amounts and are right-aligned."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
-        justify = "right" if name.endswith("minor") else "left"
-        table.add_column(Text(name), justify=justify, overflow="fold")
+        column = Text(name, justify="right" if name.endswith("minor") else "left")
+        table.add_column(column, justify=column.justify or "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(_shown(cell)) for cell in row))
     if table.row_count:
@@ -69,6 +71,7 @@ def explain(failure: CommandFailed, *, as_json: bool) -> None:
         error = {
             "code": failure.code,
             "detail": failure.message,
+            "hint": failure.hint,
             "exit_code": int(failure.exit_code),
         }
         sys.stderr.write(msgspec.json.encode({"error": error}).decode() + "\n")
@@ -82,30 +85,61 @@ def explain(failure: CommandFailed, *, as_json: bool) -> None:
 
 
 @contextmanager
-def progress(label: str) -> Iterator[None]:
+def progress(label: str) -> Iterator[Report]:
     """Say on stderr what is going on, once it has been going on for two seconds.
 
-    On a terminal a spinner turns until the end; elsewhere it is one line.
+    What is yielded takes a sentence that says how far it is. On a terminal a spinner turns until the
+    end; elsewhere each sentence is a line.
     """
     terminal = console(sys.stderr)
-    status = terminal.status(Text(label)) if terminal.is_terminal else None
-    begin = status.start if status is not None else lambda: note(f"{label} …")
-    timer = threading.Timer(_SLOW_AFTER_S, begin)
+    told = _Spinner(terminal, label) if terminal.is_terminal else _Lines(label)
+    timer = threading.Timer(_SLOW_AFTER_S, told.begin)
     timer.daemon = True
     timer.start()
     try:
-        yield
+        yield told.tell
     finally:
         timer.cancel()
-        if status is not None:
-            status.stop()
+        told.end()
+
+
+class _Spinner:
+    def __init__(self, terminal: Console, label: str) -> None:
+        self._status = terminal.status(Text(label))
+
+    def begin(self) -> None:
+        self._status.start()
+
+    def tell(self, text: str) -> None:
+        self._status.update(Text(text))
+
+    def end(self) -> None:
+        self._status.stop()
+
+
+class _Lines:
+    def __init__(self, label: str) -> None:
+        self._last = label
+        self._begun = False
+
+    def begin(self) -> None:
+        self._begun = True
+        note(f"{self._last} …")
+
+    def tell(self, text: str) -> None:
+        self._last = text
+        if self._begun:
+            note(f"{text} …")
+
+    def end(self) -> None:
+        self._begun = False
 
 
 def _shown(value: Any) -> str:
     if value is None:
-        return "–"
+        return "-"
     if isinstance(value, dict):
-        return " ".join(f"{name}={content}" for name, content in value.items()) or "–"
+        return " ".join(f"{name}={content}" for name, content in value.items()) or "-"
     if isinstance(value, list | tuple):
-        return " ".join(str(item) for item in value) or "–"
+        return " ".join(str(item) for item in value) or "-"
     return str(value)

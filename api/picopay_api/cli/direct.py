@@ -1,71 +1,73 @@
 """Commands that work on the database itself: settings from the environment, an engine, no HTTP.
 
-Used by `ledgers`, `keys`, `audit`, `migrate` and `schema`, which must work before a server runs or when
-none can. Whoever may run them holds the database's credentials; API keys are not asked for.
+Used by `audit`, `migrate`, `schema` and, with `--direct`, `ledgers` and `keys`: what must work before a
+server runs or when none can. Whoever may run them holds the database's credentials; API keys are not
+asked for. The engine is loaded when a command runs, not when its help is shown.
 """
 
 import asyncio
 import os
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-
-import asyncpg
+from typing import TYPE_CHECKING
 
 from picopay_api.cli.console import progress
 from picopay_api.cli.exits import CommandFailed, ExitCode
-from picopay_api.engine.engine import Engine
-from picopay_api.engine.ids import LEDGER, parse_id
-from picopay_api.engine.views import Ledger
-from picopay_api.errors import LedgerNotFound, UnavailableError
-from picopay_api.settings import Settings, SettingsError
 
-_PAGES_MAX = 1_000
+if TYPE_CHECKING:
+    from picopay_api.engine.engine import Engine
+    from picopay_api.engine.views import Ledger
+    from picopay_api.settings import Settings
 
 
-def settings_of_environment() -> Settings:
+def settings_of_environment() -> "Settings":
     """Read the settings.
 
     Raises:
         CommandFailed: some are missing or wrong; the message lists all of them.
     """
+    from picopay_api.settings import Settings, SettingsError
+
     try:
         return Settings.from_environment(os.environ)
     except SettingsError as error:
-        raise CommandFailed(str(error), ExitCode.CONFIGURATION) from error
+        raise CommandFailed(str(error), ExitCode.CONFIGURATION, code="settings_invalid") from error
 
 
-def with_engine[T](label: str, work: Callable[[Engine], Awaitable[T]]) -> T:
-    """Open an engine, do some work with it and close it, telling of it when it takes long."""
+def with_engine[T](
+    label: str, work: "Callable[[Engine, Callable[[str], None]], Awaitable[T]]"
+) -> T:
+    """Open an engine, do some work with it and close it, telling of it when it takes long.
+
+    The work is handed the engine and what takes a sentence that says how far it is.
+    """
+    from picopay_api import logs
+    from picopay_api.engine.engine import Engine
+    from picopay_api.settings import LogFormat, LogLevel
+
     settings = settings_of_environment()
+    # What goes wrong ends the command with a sentence; its log would only say it twice.
+    logs.configure(LogLevel.ERROR, LogFormat.TEXT, sys.stderr)
 
-    async def do() -> T:
+    async def do(tell: Callable[[str], None]) -> T:
         async with Engine.open(settings) as engine:
-            await engine.ready()
-            return await work(engine)
+            return await work(engine, tell)
 
-    with progress(label):
-        return asyncio.run(do())
+    with progress(label) as tell:
+        return asyncio.run(do(tell))
 
 
-async def find_ledger(engine: Engine, name: str) -> Ledger:
+async def find_ledger(engine: "Engine", name: str) -> "Ledger":
     """Find a ledger by its name or its id.
 
     Raises:
         LedgerNotFound: there is none.
     """
-    ledger_id = parse_id(LEDGER, name)
-    if ledger_id is not None:
-        return await engine.ledgers.get(ledger_id)
-    cursor = None
-    for _ in range(_PAGES_MAX):
-        page = await engine.ledgers.list(100, cursor)
-        for ledger in page.data:
-            if ledger.name == name:
-                return ledger
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-    raise LedgerNotFound(f"there is no ledger {name}")
+    from picopay_api.engine.ids import LEDGER, parse_id
+
+    id = parse_id(LEDGER, name)
+    return await (engine.ledgers.find(name) if id is None else engine.ledgers.get(id))
 
 
 @contextmanager
@@ -75,10 +77,10 @@ def reaching_database() -> Iterator[None]:
     Raises:
         CommandFailed: the database cannot be reached, or refuses.
     """
+    import asyncpg
+
     try:
         yield
-    except UnavailableError:
-        raise
     except (
         OSError,
         asyncpg.PostgresConnectionError,

@@ -6,6 +6,7 @@ of errors only: it is imported by commands that must start fast.
 """
 
 from enum import IntEnum
+from typing import Self
 
 from picopay_api.errors import (
     DatabaseUnavailable,
@@ -21,7 +22,7 @@ class ExitCode(IntEnum):
 
     meaning: str
 
-    def __new__(cls, number: int, meaning: str) -> "ExitCode":
+    def __new__(cls, number: int, meaning: str) -> Self:
         """Make a member that carries its meaning beside its number."""
         member = int.__new__(cls, number)
         member._value_ = number
@@ -30,7 +31,7 @@ class ExitCode(IntEnum):
 
     OK = 0, "Done, and the answer is good."
     FAILED = 1, "Done, and the answer is bad: the audit has findings, the server is not healthy."
-    USAGE = 2, "The command line is wrong; nothing was done."
+    USAGE = 2, "The command line or an argument is wrong; nothing was done."
     CONFIGURATION = 3, "Settings, or a file they name, are missing or wrong; nothing was done."
     UNAVAILABLE = (
         4,
@@ -42,8 +43,8 @@ class ExitCode(IntEnum):
         "Understood and refused: not found, not allowed, insufficient funds. The code is told.",
     )
     BUSY = 7, "Another process has it: the data directory, the port or the migration lock."
-    INTERNAL = 70, "A defect of PicoPay, with a traceback. Please report it."
-    INTERRUPTED = 130, "Interrupted by Ctrl-C."
+    INTERNAL = 70, "A defect of PicoPay. Please report it with what was written to stderr."
+    INTERRUPTED = 130, "Interrupted before it was done."
 
 
 class CommandFailed(Exception):

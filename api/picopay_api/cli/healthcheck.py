@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-import httpx
 import typer
 
 from picopay_api.cli.console import print_json
+from picopay_api.cli.direct import settings_of_environment
 from picopay_api.cli.exits import CommandFailed, ExitCode
 from picopay_api.cli.options import AsJson, examples
 
@@ -26,6 +26,8 @@ def healthcheck(
     as_json: AsJson = False,
 ) -> None:
     """Exit with 0 when the server is ready, 1 when it is not, 4 when it cannot be reached."""
+    import httpx
+
     server = url or _local_server()
     try:
         answer = httpx.get(f"{server.rstrip('/')}/readyz", timeout=timeout_s, trust_env=False)
@@ -42,8 +44,7 @@ def healthcheck(
 
 
 def _local_server() -> str:
-    from picopay_api.cli.direct import settings_of_environment  # noqa: PLC0415  # loads the engine
-    from picopay_api.cli.serving import local_url  # noqa: PLC0415  # loads a server
+    from picopay_api.cli.serving import local_url
 
     settings = settings_of_environment()
     return local_url(settings.api_host, settings.api_port)

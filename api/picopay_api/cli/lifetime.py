@@ -49,8 +49,17 @@ def end_with_stdin(grace_s: float) -> None:
     threading.Thread(target=watch, name="end-with-stdin", daemon=True).start()
 
 
+def interrupt_on_stop() -> None:
+    """Let every request to stop do what Ctrl-C does: raise KeyboardInterrupt wherever the process is.
+
+    For work that must not run long in an event loop, such as the start of a database.
+    """
+    for number in _SIGNALS:
+        signal.signal(number, signal.default_int_handler)
+
+
 def survive_repeated_signals() -> None:
-    """Let this process end with its own exit code.
+    """Let this process end in its own time and with its own exit code.
 
     uvicorn raises the signals that it has handled once more when it is done; they mean nothing then.
     """

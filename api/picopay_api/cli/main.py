@@ -6,6 +6,7 @@ not load a migration tool. No command prints a traceback for an error that can b
 
 import os
 import sys
+import traceback
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -38,11 +39,11 @@ COMMANDS = {
 class Commands(TyperGroup):
     """The group of all commands, each loaded on demand."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  # the signature is given
         """Name the commands."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  # the signature is given
         """Load a command; None when there is none of this name."""
         if cmd_name not in COMMANDS:
             return None
@@ -65,7 +66,7 @@ def _show_version(wanted: bool) -> None:
     epilog=examples(
         "picopay up",
         "picopay pay @alice @bob 1250 USD",
-        "picopay accounts entries @bob",
+        "picopay accounts statement @bob",
         "picopay COMMAND --help",
     )
 )
@@ -94,11 +95,8 @@ def run(arguments: list[str]) -> int:
         typer.main.get_command(app).main(arguments, prog_name="picopay")
     except SystemExit as ending:
         return _code_of(ending)
-    except CommandFailed as failure:
-        explain(failure, as_json="--json" in arguments)
-        return failure.exit_code
-    except PicoPayError as error:
-        failure = failure_of(error)
+    except (CommandFailed, PicoPayError) as error:
+        failure = failure_of(error) if isinstance(error, PicoPayError) else error
         explain(failure, as_json="--json" in arguments)
         return failure.exit_code
     except KeyboardInterrupt:
@@ -107,8 +105,8 @@ def run(arguments: list[str]) -> int:
         # The reader of our output has gone; the interpreter must not complain about it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.FAILED
-    except Exception:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]  # inside `except` none of them is None
+    except Exception:  # noqa: BLE001  # the last one: whatever it is, it gets an exit code
+        traceback.print_exc()
         return ExitCode.INTERNAL
     return ExitCode.OK
 

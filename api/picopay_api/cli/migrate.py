@@ -1,19 +1,23 @@
 """`picopay migrate`: brings the schema of a database forward, or says what that would do."""
 
 import asyncio
-from typing import Annotated
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
-from picopay_api.cli.console import note, print_json, print_table, progress
+from picopay_api.cli.console import print_json, print_table, progress
 from picopay_api.cli.direct import reaching_database, settings_of_environment
 from picopay_api.cli.exits import CommandFailed, ExitCode
 from picopay_api.cli.options import AsJson, examples
-from picopay_api.database_url import DatabaseUrl
-from picopay_api.settings import Settings
-from picopay_api.store import migrate as migrations
-from picopay_api.store.migrate import MigrationBusy, MigrationError, SchemaState
+
+if TYPE_CHECKING:
+    from picopay_api.database_url import DatabaseUrl
+    from picopay_api.settings import Settings
+    from picopay_api.store.migrate import SchemaState
 
 app = typer.Typer()
 
@@ -36,49 +40,76 @@ def migrate(
 ) -> None:
     """Migrate the database forward.
 
-    Uses MIGRATION_DATABASE_URL, the role that owns the schema on a direct connection, or DATABASE_URL
-    where there is none. One migration runs at a time; another one waits up to two minutes (exit code 7).
+    Uses PICOPAY_MIGRATION_DATABASE_URL, the role that owns the schema on a direct connection, or
+    DATABASE_URL where there is none. One migration runs at a time; another one waits up to two minutes
+    (exit code 7). What was applied is logged to stderr.
     """
+    from picopay_api import logs
+    from picopay_api.settings import LogFormat
+
     if plan and check:
         raise CommandFailed("--plan and --check exclude each other", ExitCode.USAGE)
     settings = settings_of_environment()
-    with reaching_database():
-        if plan:
-            _show_plan(settings, to, as_json)
-        elif check:
-            _check(settings, as_json)
-        else:
-            migrate_to(settings, to, quiet=as_json)
-            state = asyncio.run(migrations.read_state(migration_url(settings)))
-            _show_state(state, as_json)
+    log_format = LogFormat.TEXT if sys.stderr.isatty() else settings.log_format
+    logs.configure(settings.log_level, log_format, sys.stderr)
+    if plan:
+        _show_plan(settings, to, as_json)
+    elif check:
+        _check(settings, as_json)
+    else:
+        migrate_to(settings, to)
+        _show_state(_read_state(settings), as_json)
 
 
-def migration_url(settings: Settings) -> DatabaseUrl:
+def migration_url(settings: "Settings") -> "DatabaseUrl":
     """Return the database's URL for the role that may change the schema."""
     return settings.migration_database_url or settings.database_url
 
 
-def migrate_to(settings: Settings, revision: str, *, quiet: bool = False) -> None:
-    """Migrate forward, telling of each step on stderr.
+def migrate_to(settings: "Settings", revision: str) -> None:
+    """Migrate forward and log what was applied.
 
     Raises:
         CommandFailed: it cannot start, or a step failed.
     """
-    report = (lambda _: None) if quiet else note
+    from picopay_api.logs import Event, get_logger
+    from picopay_api.store import migrate as migrations
+    from picopay_api.store.migrate import MigrationBusy
+
+    log = get_logger(__name__)
+    url = migration_url(settings)
+    with _migrating(), progress("migrating") as tell:
+        try:
+            applied = asyncio.run(migrations.upgrade_async(url, revision, tell))
+        except MigrationBusy as error:
+            raise CommandFailed(str(error), ExitCode.BUSY, code="migration_busy") from error
+    for step in applied:
+        log.info(Event.MIGRATION_APPLIED, revision=step.revision)
+
+
+@contextmanager
+def _migrating() -> Iterator[None]:
+    from picopay_api.store.migrate import MigrationError
+
     try:
-        with progress("migrating"):
-            asyncio.run(migrations.upgrade_async(migration_url(settings), revision, report))
-    except MigrationBusy as error:
-        raise CommandFailed(str(error), ExitCode.BUSY, code="migration_busy") from error
+        with reaching_database():
+            yield
     except MigrationError as error:
         raise CommandFailed(str(error), ExitCode.SCHEMA, code="migration_refused") from error
 
 
-def _show_plan(settings: Settings, revision: str, as_json: bool) -> None:
-    try:
+def _read_state(settings: "Settings") -> "SchemaState":
+    from picopay_api.store import migrate as migrations
+
+    with reaching_database():
+        return asyncio.run(migrations.read_state(migration_url(settings)))
+
+
+def _show_plan(settings: "Settings", revision: str, as_json: bool) -> None:
+    from picopay_api.store import migrate as migrations
+
+    with _migrating():
         steps = asyncio.run(migrations.plan(migration_url(settings), revision))
-    except MigrationError as error:
-        raise CommandFailed(str(error), ExitCode.SCHEMA, code="migration_refused") from error
     if as_json:
         print_json({"steps": [msgspec.structs.asdict(step) for step in steps]})
     else:
@@ -89,8 +120,8 @@ def _show_plan(settings: Settings, revision: str, as_json: bool) -> None:
         )
 
 
-def _check(settings: Settings, as_json: bool) -> None:
-    state = asyncio.run(migrations.read_state(migration_url(settings)))
+def _check(settings: "Settings", as_json: bool) -> None:
+    state = _read_state(settings)
     _show_state(state, as_json)
     problem = state.problem()
     if problem is None and not state.is_head():
@@ -99,7 +130,7 @@ def _check(settings: Settings, as_json: bool) -> None:
         raise CommandFailed(problem, ExitCode.SCHEMA, code="schema_out_of_range")
 
 
-def _show_state(state: SchemaState, as_json: bool) -> None:
+def _show_state(state: "SchemaState", as_json: bool) -> None:
     if as_json:
         print_json(
             {

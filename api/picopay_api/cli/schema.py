@@ -9,11 +9,10 @@ import os
 import typer
 
 from picopay_api.cli.console import print_fields, print_json
-from picopay_api.cli.direct import reaching_database
-from picopay_api.cli.exits import CommandFailed, ExitCode
+from picopay_api.cli.direct import reaching_database, settings_of_environment
+from picopay_api.cli.exits import CommandFailed
 from picopay_api.cli.options import AsJson, examples
-from picopay_api.settings import Settings, SettingsError
-from picopay_api.store.migrate import MIN_COMPATIBLE_SCHEMA, head, read_state
+from picopay_api.environment import is_given
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -36,6 +35,8 @@ def info(as_json: AsJson = False) -> None:
         current = _current()
     except CommandFailed as error:
         failure = error
+    from picopay_api.store.migrate import MIN_COMPATIBLE_SCHEMA, head
+
     facts = {"current": current, "head": head(), "min_compatible": MIN_COMPATIBLE_SCHEMA}
     if as_json:
         print_json(facts)
@@ -46,11 +47,10 @@ def info(as_json: AsJson = False) -> None:
 
 
 def _current() -> str | None:
-    if not any(os.environ.get(name) for name in ("DATABASE_URL", "DATABASE_URL_FILE")):
+    from picopay_api.store.migrate import read_state
+
+    if not is_given("DATABASE_URL", os.environ):
         return None
-    try:
-        settings = Settings.from_environment(os.environ)
-    except SettingsError as error:
-        raise CommandFailed(str(error), ExitCode.CONFIGURATION) from error
+    settings = settings_of_environment()
     with reaching_database():
         return asyncio.run(read_state(settings.database_url)).current

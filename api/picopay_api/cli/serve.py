@@ -8,12 +8,9 @@ from typing import Annotated
 import msgspec
 import typer
 
-from picopay_api import logs
-from picopay_api.cli.direct import reaching_database, settings_of_environment
+from picopay_api.cli.direct import settings_of_environment
 from picopay_api.cli.lifetime import end_with_stdin
 from picopay_api.cli.options import examples
-from picopay_api.cli.serving import grace_s, listen, serve_many, serve_one
-from picopay_api.settings import Settings
 
 app = typer.Typer()
 
@@ -41,6 +38,10 @@ def serve(
     Settings come from the environment (DATABASE_URL, API_HOST, API_PORT, PICOPAY_…). The database must
     be migrated, unless PICOPAY_MIGRATE_ON_START is true. Logs go to stdout, one JSON object a line.
     """
+    from picopay_api import logs
+    from picopay_api.cli.migrate import migrate_to
+    from picopay_api.cli.serving import listen, serve_many, serve_one
+
     settings = settings_of_environment()
     logs.configure(settings.log_level, settings.log_format)
     settings = msgspec.structs.replace(
@@ -50,21 +51,14 @@ def serve(
         workers=settings.workers if workers is None else workers,
     )
     if until_stdin_ends:
-        end_with_stdin(grace_s(settings))
+        end_with_stdin(settings.shutdown_grace_ms / 1000)
     if descriptor is not None:
         serve_one(settings, socket.socket(fileno=descriptor))
         return
     listener = listen(settings.api_host, settings.api_port)
     if settings.migrate_on_start:
-        _migrate(settings)
+        migrate_to(settings, "head")
     if settings.workers == 1:
         serve_one(settings, listener)
     else:
         asyncio.run(serve_many(settings, listener, os.environ))
-
-
-def _migrate(settings: Settings) -> None:
-    from picopay_api.cli.migrate import migrate_to  # noqa: PLC0415  # Alembic takes long to load
-
-    with reaching_database():
-        migrate_to(settings, "head")

@@ -6,10 +6,10 @@ down, so that a port chosen is a port held and a child that starts again never f
 
 import asyncio
 import math
-import os
 import socket
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 
 import uvicorn
 
@@ -17,7 +17,11 @@ from picopay_api.cli.console import note
 from picopay_api.cli.exits import CommandFailed, ExitCode
 from picopay_api.cli.lifetime import StopRequests, survive_repeated_signals
 from picopay_api.cli.supervisor import Child, Supervisor, environment_for_children
+from picopay_api.metrics import forget_process
 from picopay_api.settings import Settings
+
+UNTIL_STDIN_ENDS = ("--until-stdin-ends",)
+"""What a child is told so that it does not outlive its supervisor."""
 
 _KEEP_ALIVE_S = (
     75  # longer than the 60 s of the usual load balancers, which must be first to hang up
@@ -43,6 +47,7 @@ def listen(host: str, port: int) -> socket.socket:
         raise CommandFailed(
             f"cannot listen on {host} port {port}: {error.strerror}",
             ExitCode.BUSY,
+            code="port_in_use",
             hint="choose another port with --port; --port 0 takes a free one",
         ) from error
     return listener
@@ -67,7 +72,7 @@ def serve_one(settings: Settings, listener: socket.socket) -> None:
     Raises:
         CommandFailed: the application could not start; the log says why.
     """
-    from picopay_api.app import create_app  # noqa: PLC0415  # its metrics must find their directory set
+    from picopay_api.app import create_app  # its metrics must find their directory set
 
     server = uvicorn.Server(
         uvicorn.Config(
@@ -100,10 +105,14 @@ async def serve_many(
         CommandFailed: a child cannot be kept running.
     """
     with tempfile.TemporaryDirectory(prefix="picopay-metrics-") as metrics_directory:
+        shared = environment_for_children(
+            environment, {"PROMETHEUS_MULTIPROC_DIR": metrics_directory}
+        )
         supervisor = Supervisor(
-            server_children(settings.workers, listener, environment, metrics_directory),
+            server_children(settings.workers, listener, shared),
             grace_s=grace_s(settings),
             report=note,
+            ended=partial(forget_process, directory=metrics_directory),
             stdout=1,
         )
         requests = StopRequests.listen()
@@ -129,18 +138,16 @@ async def supervise(
 
 
 def server_children(
-    count: int, listener: socket.socket, environment: Mapping[str, str], metrics_directory: str
+    count: int, listener: socket.socket, environment: dict[str, str], *held: int
 ) -> list[Child]:
-    """Describe child processes that serve on one listening socket and share their metrics."""
-    os.set_inheritable(listener.fileno(), True)
-    own = {"PROMETHEUS_MULTIPROC_DIR": metrics_directory} if count > 1 else {}
-    descriptor = str(listener.fileno())
+    """Describe child processes that serve on one listening socket and keep these files open."""
+    descriptor = listener.fileno()
     return [
         Child(
             name=f"server {number}",
-            arguments=("serve", "--workers", "1", "--socket", descriptor, "--until-stdin-ends"),
-            environment=environment_for_children(environment, own),
-            sockets=(listener.fileno(),),
+            arguments=("serve", "--workers", "1", "--socket", str(descriptor), *UNTIL_STDIN_ENDS),
+            environment=environment,
+            descriptors=(descriptor, *held),
         )
         for number in range(1, count + 1)
     ]

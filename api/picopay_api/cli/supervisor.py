@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from picopay_api.cli.exits import CommandFailed, ExitCode
+from picopay_api.environment import replaced
 
 _QUICK_DEATHS_MAX = 5
 _QUICK_S = 30.0
@@ -25,16 +26,20 @@ _HOPELESS = (ExitCode.USAGE, ExitCode.CONFIGURATION)
 
 
 class Child(msgspec.Struct, frozen=True, kw_only=True):
-    """A `picopay` subcommand to run: its arguments, its environment and the sockets it inherits."""
+    """A `picopay` subcommand to run: its arguments, its environment and what it inherits open."""
 
     name: str
     arguments: tuple[str, ...]
     environment: dict[str, str]
-    sockets: tuple[int, ...] = ()
+    descriptors: tuple[int, ...] = ()
 
 
 class Supervisor:
-    """Runs children; `stdout` is the file descriptor that their stdout goes to."""
+    """Runs children.
+
+    `stdout` is the file descriptor that their stdout goes to; `ended` is told the process id of each
+    one that has ended.
+    """
 
     def __init__(
         self,
@@ -42,11 +47,13 @@ class Supervisor:
         *,
         grace_s: float,
         report: Callable[[str], None],
+        ended: Callable[[int], None],
         stdout: int,
     ) -> None:
         self._children = children
         self._grace_s = grace_s
         self._report = report
+        self._ended = ended
         self._stdout = stdout
         self._running: dict[str, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
@@ -68,6 +75,7 @@ class Supervisor:
     async def stop(self, hurry: asyncio.Event) -> None:
         """Ask the children to drain, and kill those left after the grace or at once in a hurry."""
         self._stopping.set()
+        self._report("stopping, as soon as what was accepted is answered")
         self._signal(signal.SIGTERM)
         ends = asyncio.ensure_future(self._all_ended())
         hurried = asyncio.ensure_future(hurry.wait())
@@ -88,6 +96,7 @@ class Supervisor:
             started = time.monotonic()
             exit_code = await process.wait()
             self._running.pop(child.name, None)
+            self._ended(process.pid)
             if self._stopping.is_set():
                 return
             quick = time.monotonic() - started < _QUICK_S
@@ -107,7 +116,7 @@ class Supervisor:
             stdin=asyncio.subprocess.PIPE,
             stdout=self._stdout,
             env=child.environment,
-            pass_fds=child.sockets,
+            pass_fds=child.descriptors,
             start_new_session=True,
         )
         self._running[child.name] = process
@@ -140,8 +149,6 @@ def environment_for_children(
 
     Children must find this package even where it is not installed, as in a source tree.
     """
-    replaced = {name for setting in settings for name in (setting, f"{setting}_FILE")}
-    kept = {name: value for name, value in base.items() if name not in replaced}
     source = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (source, base.get("PYTHONPATH"))))
-    return {**kept, **settings, "PYTHONPATH": path}
+    return {**replaced(base, settings), "PYTHONPATH": path}

@@ -5,13 +5,9 @@ from typing import Annotated
 
 import typer
 
-from picopay_api import logs
 from picopay_api.cli.direct import settings_of_environment
 from picopay_api.cli.lifetime import StopRequests, end_with_stdin
 from picopay_api.cli.options import examples
-from picopay_api.cli.serving import grace_s
-from picopay_api.settings import Settings
-from picopay_api.worker.run import run
 
 app = typer.Typer()
 
@@ -24,12 +20,15 @@ def worker(
 
     Any number of workers may run on one database; they share the work by locks.
     """
+    from picopay_api import logs
+    from picopay_api.worker.run import run
+
     settings = settings_of_environment()
     logs.configure(settings.log_level, settings.log_format)
     if until_stdin_ends:
-        end_with_stdin(grace_s(settings))
-    asyncio.run(_work(settings))
+        end_with_stdin(settings.shutdown_grace_ms / 1000)
 
+    async def work() -> None:
+        await run(settings, StopRequests.listen().first)
 
-async def _work(settings: Settings) -> None:
-    await run(settings, StopRequests.listen().first)
+    asyncio.run(work())

@@ -138,8 +138,8 @@ def upgrade(database_url: str, revision: str = "head", report: Report = lambda _
 
 async def upgrade_async(
     database_url: DatabaseUrl, revision: str = "head", report: Report = lambda _: None
-) -> None:
-    """Migrate a database forward to `revision`, telling `report` of each step."""
+) -> list[Step]:
+    """Migrate a database forward to `revision`, telling `report` of each step; return the steps."""
     guard = await asyncpg.connect(**database_url.connect_arguments())
     try:
         await _take_lock(guard, report)
@@ -158,6 +158,7 @@ async def upgrade_async(
             await guard.execute(f"SELECT picopay.maintain_partitions({_FIRST_RETENTION_DAYS})")
     finally:
         await guard.close()  # which also gives the lock back
+    return steps
 
 
 async def drift(database_url: DatabaseUrl) -> list[str]:
