@@ -9,7 +9,7 @@ from picopay_api.cli.direct import settings_of_environment
 from picopay_api.cli.exits import CommandFailed, ExitCode
 from picopay_api.cli.options import AsJson, examples
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command(

@@ -50,7 +50,16 @@ class Commands(TyperGroup):
         module = import_module(f"picopay_api.cli.{COMMANDS[cmd_name]}")
         command = typer.main.get_command(module.app)
         command.name = cmd_name
+        _reflow(command)
         return command
+
+
+def _reflow(command: Any) -> None:
+    """Let the paragraphs of help texts fill the terminal; in the source they end where lines do."""
+    paragraphs = (command.help or "").split("\n\n")
+    command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    for subcommand in getattr(command, "commands", {}).values():
+        _reflow(subcommand)
 
 
 app = typer.Typer(cls=Commands, add_completion=False, no_args_is_help=True)

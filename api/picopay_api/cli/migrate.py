@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from picopay_api.settings import Settings
     from picopay_api.store.migrate import SchemaState
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command(

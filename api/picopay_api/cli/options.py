@@ -17,6 +17,13 @@ LedgerName = Annotated[
     str, typer.Option("--ledger", metavar="NAME", help="The ledger, by its name or its id (ldg_…).")
 ]
 
+Direct = Annotated[
+    bool,
+    typer.Option(
+        "--direct", help="Work on the database (DATABASE_URL) instead of asking a server."
+    ),
+]
+
 Limit = Annotated[int, typer.Option(min=1, max=100, help="How many at most.")]
 
 Cursor = Annotated[

@@ -14,7 +14,7 @@ from picopay_api.cli.exits import CommandFailed
 from picopay_api.cli.options import AsJson, examples
 from picopay_api.environment import is_given
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 
 @app.callback(epilog=examples("picopay schema info --json"))

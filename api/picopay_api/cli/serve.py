@@ -12,7 +12,7 @@ from picopay_api.cli.direct import settings_of_environment
 from picopay_api.cli.lifetime import end_with_stdin
 from picopay_api.cli.options import examples
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command(

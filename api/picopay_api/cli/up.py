@@ -8,7 +8,7 @@ import typer
 
 from picopay_api.cli.options import examples
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command(

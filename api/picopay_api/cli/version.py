@@ -8,7 +8,7 @@ from picopay_api import __version__
 from picopay_api.cli.console import print_json
 from picopay_api.cli.options import AsJson, examples
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command(epilog=examples("picopay version", "picopay version --json"))
