@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from picopay_api import errors, logs, metrics
+from picopay_api.cli import reference as cli
 from picopay_api.environment import accepted, meta, unit, variable
 from picopay_api.settings import ClientSettings, Settings
 
@@ -217,11 +218,23 @@ the same one. Postings are checked one by one, and of each its source first.
     )
 
 
+def cli_page() -> str:
+    """Every command, and the exit codes."""
+    return _page(
+        "The command line",
+        cli.INTRODUCTION,
+        "## Exit codes",
+        _table(("Code", "Meaning"), cli.exit_codes()),
+        cli.commands(),
+    )
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "metrics.md": metrics_page,
     "logs.md": logs_page,
     "errors.md": errors_page,
+    "cli.md": cli_page,
 }
 """The pages that are written whole, by their name below docs/reference."""
 

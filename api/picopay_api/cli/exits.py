@@ -12,6 +12,7 @@ from picopay_api.errors import (
     DatabaseUnavailable,
     InternalError,
     PicoPayError,
+    RequestError,
     SchemaOutOfRange,
     UnavailableError,
 )
@@ -74,9 +75,13 @@ def failure_of(error: PicoPayError) -> CommandFailed:
         exit_code = ExitCode.SCHEMA
     elif isinstance(error, UnavailableError):
         exit_code = ExitCode.UNAVAILABLE
+    elif isinstance(error, RequestError):
+        exit_code = ExitCode.USAGE
     elif isinstance(error, InternalError):
         exit_code = ExitCode.INTERNAL
     else:
         exit_code = ExitCode.REFUSED
     hint = "check DATABASE_URL" if isinstance(error, DatabaseUnavailable) else None
-    return CommandFailed(error.detail, exit_code, code=error.code, hint=hint)
+    faults = error.faults if isinstance(error, RequestError) else ()
+    message = "; ".join([error.detail, *(f"{each.pointer}: {each.detail}" for each in faults)])
+    return CommandFailed(message, exit_code, code=error.code, hint=hint)
