@@ -80,6 +80,7 @@ def installed(directory: Path, *options: str) -> Iterator[Installation]:
             stdin=subprocess.DEVNULL,
             text=True,
             env=environment(),
+            start_new_session=True,  # a test can send what Ctrl-C sends, to its process group
         )
         family: list[psutil.Process] = []
         try:

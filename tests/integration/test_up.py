@@ -1,0 +1,245 @@
+"""`picopay up` as a user runs it: from an empty directory to a payment, through every way to end.
+
+Real processes with their own PostgreSQL. A start costs seconds, so each test goes a long way.
+"""
+
+import json
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from picopay_api.cli.bootstrap import SAMPLE_FUNDS_MINOR
+from picopay_api.cli.exits import ExitCode
+from support.installation import (
+    READY_TIMEOUT_S,
+    STOP_TIMEOUT_S,
+    Installation,
+    environment,
+    installed,
+    kill,
+    tree,
+)
+
+pytestmark = pytest.mark.timeout(240)
+
+COMMAND = (sys.executable, "-m", "picopay_api", "up", "--port", "0")
+
+
+def pay(installation: Installation, amount_minor: int, key: str) -> httpx.Response:
+    body = {"source": "@alice", "destination": "@bob", "amount": amount_minor, "asset": "USD"}
+    return httpx.post(
+        f"{installation.ready.url}/v1/payments",
+        headers={**installation.headers, "Idempotency-Key": key},
+        json=body,
+        timeout=30,
+    )
+
+
+def posted_minor(installation: Installation, account: str) -> int:
+    answer = httpx.get(
+        f"{installation.ready.url}/v1/accounts/{account}/balance",
+        headers=installation.headers,
+        timeout=30,
+    )
+    assert answer.status_code == 200, answer.text
+    return int(answer.json()["balance"]["posted"])
+
+
+def refused(directory: Path, *options: str, **variables: str) -> tuple[int, str]:
+    """Start `picopay up` where it must not start; return its exit code and the code it tells."""
+    ended = subprocess.run(
+        [*COMMAND, "--json", "--data", str(directory), *options],
+        env=environment() | variables,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=READY_TIMEOUT_S,
+        check=False,
+    )
+    assert ended.stdout == ""
+    assert "Traceback" not in ended.stderr
+    return ended.returncode, json.loads(ended.stderr.splitlines()[-1])["error"]["code"]
+
+
+def assert_gone(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=STOP_TIMEOUT_S)
+    assert alive == []
+
+
+def rest_of_stdout(installation: Installation) -> str:
+    assert installation.process.stdout is not None
+    return installation.process.stdout.read()
+
+
+def test_data_and_key_are_there_again_however_the_run_before_ended(tmp_path: Path) -> None:
+    directory = tmp_path / "data"
+    with installed(directory) as first:
+        key = first.ready.api_key
+        assert stat.S_IMODE((directory / "api_key").stat().st_mode) == 0o600
+        assert (directory / "api_key").read_text().strip() == key
+        assert posted_minor(first, "@alice") == posted_minor(first, "@bob") == SAMPLE_FUNDS_MINOR
+        made = pay(first, 1_250, "one")
+        assert made.status_code == 201, made.text
+        family = first.processes()
+        assert refused(directory) == (ExitCode.BUSY, "data_directory_in_use")
+        assert first.stop() == ExitCode.OK
+        assert_gone(family)
+        assert rest_of_stdout(first) == ""
+
+    with installed(directory, "--workers", "2") as second:
+        assert second.ready.api_key == key
+        assert posted_minor(second, "@bob") == SAMPLE_FUNDS_MINOR + 1_250
+        again = pay(second, 1_250, "one")
+        assert again.json() == made.json()
+        assert again.headers["Idempotent-Replayed"] == "true"
+        servers = [one for one in second.processes() if "serve" in one.cmdline()]
+        assert len(servers) == 2
+        assert pay(second, 500, "two").status_code == 201
+        second.kill_everything()
+
+    with installed(directory) as third:
+        assert third.ready.api_key == key
+        assert posted_minor(third, "@alice") == SAMPLE_FUNDS_MINOR - 1_750
+        family = third.processes()
+        os.kill(third.ready.pid, signal.SIGKILL)
+        assert_gone(family)
+
+    with installed(directory) as fourth:
+        assert fourth.ready.api_key == key
+        assert posted_minor(fourth, "@bob") == SAMPLE_FUNDS_MINOR + 1_750
+        family = fourth.processes()
+        os.killpg(os.getpgid(fourth.ready.pid), signal.SIGINT)
+        os.killpg(os.getpgid(fourth.ready.pid), signal.SIGINT)
+        assert fourth.process.wait(STOP_TIMEOUT_S) == ExitCode.OK
+        assert_gone(family)
+        assert "database system is shut down" in last_line(directory / "postgres.log")
+
+
+def last_line(log: Path) -> str:
+    return log.read_text(encoding="utf-8").splitlines()[-1]
+
+
+def test_a_child_that_dies_is_started_again(tmp_path: Path) -> None:
+    with installed(tmp_path / "data") as installation:
+        before = {one.pid for one in installation.processes()}
+        for word in ("serve", "worker"):
+            (child,) = (one for one in installation.processes() if word in one.cmdline())
+            child.kill()
+            assert_gone([child])
+        # The socket was never closed: the connection waits for the next server.
+        assert pay(installation, 100, "after").status_code == 201
+        samples = httpx.get(f"{installation.ready.url}/metrics", timeout=30).text
+        assert re.search(r"^picopay_ready 1\.0$", samples, re.MULTILINE)
+        assert {one.pid for one in installation.processes()} != before
+        database = next(one for one in installation.processes() if one.name() == "postgres")
+        family = installation.processes()
+        database.kill()
+        assert installation.process.wait(STOP_TIMEOUT_S) == ExitCode.UNAVAILABLE
+        assert_gone(family)
+
+
+@contextmanager
+def told(directory: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Start `picopay up` for people and yield what it says up to its last line."""
+    process = subprocess.Popen(
+        [*COMMAND, "--data", str(directory)],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        lines: list[str] = []
+        while line := process.stdout.readline():
+            lines.append(line)
+            if "Ctrl-C" in line:
+                break
+        yield process, "".join(lines)
+    finally:
+        kill(tree(process.pid))
+        process.communicate(timeout=STOP_TIMEOUT_S)
+
+
+def test_what_is_printed_can_be_copied_and_works(tmp_path: Path) -> None:
+    with told(tmp_path / "data") as (process, text):
+        url = re.search(r"URL +(http://127\.0\.0\.1:\d+)$", text, re.MULTILINE)
+        assert url is not None
+        assert re.search(r"API key +ppk_[0-9a-f]{64}$", text, re.MULTILINE)
+        assert f"{url[1]}/docs" in text
+        assert httpx.get(f"{url[1]}/docs", timeout=30).status_code == 200
+        payment, statement = (line for line in text.splitlines() if line.startswith("curl "))
+        assert shell(payment)["status"] == "captured"
+        assert shell(payment)["amount"] == 1_250  # a replay
+        entries = shell(statement)["data"]
+        assert [entry["amount"] for entry in entries] == [1_250, SAMPLE_FUNDS_MINOR]
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.wait(STOP_TIMEOUT_S) == ExitCode.OK
+        assert process.stdout.read().strip() == ""
+        noise = [line for line in process.stderr.read().splitlines() if "stopping" not in line]
+        assert noise == []
+
+
+def shell(line: str) -> dict[str, object]:
+    ended = subprocess.run(
+        ["sh", "-c", line], capture_output=True, text=True, timeout=60, check=True
+    )
+    answer: dict[str, object] = json.loads(ended.stdout)
+    return answer
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert refused(tmp_path / "data", "--port", port) == (ExitCode.BUSY, "port_in_use")
+
+
+def test_where_it_must_not_start(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    assert refused(tmp_path) == (ExitCode.UNAVAILABLE, "embedded_failed")
+    directory = tmp_path / "data"
+    assert refused(directory, PICOPAY_POOL_SIZE="many") == (
+        ExitCode.CONFIGURATION,
+        "settings_invalid",
+    )
+    assert not directory.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_while_it_starts(tmp_path: Path, number: signal.Signals) -> None:
+    directory = tmp_path / "data"
+    process = subprocess.Popen(
+        [*COMMAND, "--json", "--data", str(directory)],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while process.poll() is None and not (directory / "lock").exists():
+            continue  # until it has begun to make the database; the time-out of the test is the bound
+        family = tree(process.pid)
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=STOP_TIMEOUT_S)
+    finally:
+        kill(tree(process.pid))
+    assert (process.returncode, out) == (ExitCode.INTERRUPTED, "")
+    assert_gone(family)
