@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -72,6 +73,11 @@ def refused(directory: Path, *options: str, **variables: str) -> tuple[int, str]
     return ended.returncode, json.loads(ended.stderr.splitlines()[-1])["error"]["code"]
 
 
+def children(installation: Installation, command: str) -> list[psutil.Process]:
+    supervisor = psutil.Process(installation.ready.pid)
+    return [one for one in supervisor.children() if command in one.cmdline()]
+
+
 def assert_gone(processes: list[psutil.Process]) -> None:
     _, alive = psutil.wait_procs(processes, timeout=STOP_TIMEOUT_S)
     assert alive == []
@@ -103,8 +109,7 @@ def test_data_and_key_are_there_again_however_the_run_before_ended(tmp_path: Pat
         again = pay(second, 1_250, "one")
         assert again.json() == made.json()
         assert again.headers["Idempotent-Replayed"] == "true"
-        servers = [one for one in second.processes() if "serve" in one.cmdline()]
-        assert len(servers) == 2
+        assert len(children(second, "serve")) == 2
         assert pay(second, 500, "two").status_code == 201
         second.kill_everything()
 
@@ -132,18 +137,16 @@ def last_line(log: Path) -> str:
 
 def test_a_child_that_dies_is_started_again(tmp_path: Path) -> None:
     with installed(tmp_path / "data") as installation:
-        before = {one.pid for one in installation.processes()}
         for word in ("serve", "worker"):
-            (child,) = (one for one in installation.processes() if word in one.cmdline())
+            (child,) = children(installation, word)
             child.kill()
             assert_gone([child])
         # The socket was never closed: the connection waits for the next server.
         assert pay(installation, 100, "after").status_code == 201
         samples = httpx.get(f"{installation.ready.url}/metrics", timeout=30).text
         assert re.search(r"^picopay_ready 1\.0$", samples, re.MULTILINE)
-        assert {one.pid for one in installation.processes()} != before
-        database = next(one for one in installation.processes() if one.name() == "postgres")
         family = installation.processes()
+        (database,) = (one for one in family[0].children() if one.name() == "postgres")
         database.kill()
         assert installation.process.wait(STOP_TIMEOUT_S) == ExitCode.UNAVAILABLE
         assert_gone(family)
@@ -195,11 +198,11 @@ def test_what_is_printed_can_be_copied_and_works(tmp_path: Path) -> None:
         assert noise == []
 
 
-def shell(line: str) -> dict[str, object]:
+def shell(line: str) -> dict[str, Any]:
     ended = subprocess.run(
         ["sh", "-c", line], capture_output=True, text=True, timeout=60, check=True
     )
-    answer: dict[str, object] = json.loads(ended.stdout)
+    answer: dict[str, Any] = json.loads(ended.stdout)
     return answer
 
 
