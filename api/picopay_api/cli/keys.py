@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from picopay_api.cli.client import ask, path, show_object, show_page
@@ -16,7 +17,6 @@ from picopay_api.cli.direct import find_ledger, with_engine
 from picopay_api.cli.exits import CommandFailed, ExitCode
 from picopay_api.cli.ledgers import ask_for_ledger
 from picopay_api.cli.options import AsJson, Cursor, Direct, Limit, examples
-from picopay_api.cli.shapes import key_shape, page_shape
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -89,9 +89,11 @@ def create(
     """Make a key and show its secret, once."""
 
     async def work(engine: "Engine", ledger_id: "UUID") -> Any:
+        from picopay_api.http import answers
+
         ends = None if expires_at is None else _time(expires_at)
         made = await engine.keys.create(ledger_id, name, scopes, ends)
-        return key_shape(made.key, made.secret)
+        return answers.api_key(made.key, made.secret)
 
     if direct:
         made = _directly("making a key", ledger, work)
@@ -112,7 +114,9 @@ def list_keys(
     """List keys, newest first, revoked ones included; never their secrets."""
 
     async def work(engine: "Engine", ledger_id: "UUID") -> Any:
-        return page_shape(await engine.keys.list(ledger_id, limit, cursor), key_shape)
+        from picopay_api.http import answers
+
+        return answers.page(await engine.keys.list(ledger_id, limit, cursor), answers.api_key)
 
     if direct:
         page = _directly("listing keys", ledger, work)
@@ -147,8 +151,10 @@ def roll(
     """Make a key like this one, show its secret once, and let the old one expire."""
 
     async def work(engine: "Engine", ledger_id: "UUID") -> Any:
+        from picopay_api.http import answers
+
         made = await engine.keys.roll(ledger_id, _id(key), overlap_s)
-        return key_shape(made.key, made.secret)
+        return answers.api_key(made.key, made.secret)
 
     if direct:
         made = _directly("rolling the key", ledger, work)
@@ -167,7 +173,9 @@ def revoke(
     """End a key; within seconds no server accepts it any more."""
 
     async def work(engine: "Engine", ledger_id: "UUID") -> Any:
-        return key_shape(await engine.keys.revoke(ledger_id, _id(key)))
+        from picopay_api.http import answers
+
+        return answers.api_key(await engine.keys.revoke(ledger_id, _id(key)))
 
     if direct:
         revoked = _directly("revoking the key", ledger, work)
@@ -181,7 +189,8 @@ def _directly(
     label: str, ledger: str | None, work: "Callable[[Engine, UUID], Awaitable[Any]]"
 ) -> Any:
     async def do(engine: "Engine", _: Callable[[str], None]) -> Any:
-        return await work(engine, (await find_ledger(engine, ledger or _FIRST_LEDGER)).id)
+        found = await find_ledger(engine, ledger or _FIRST_LEDGER)
+        return msgspec.to_builtins(await work(engine, found.id))
 
     return with_engine(label, do)
 

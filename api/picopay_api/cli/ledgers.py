@@ -6,6 +6,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from picopay_api.cli.client import ask, path, show_object, show_page
@@ -20,7 +21,6 @@ from picopay_api.cli.options import (
     examples,
     pairs,
 )
-from picopay_api.cli.shapes import ledger_shape, page_shape
 
 if TYPE_CHECKING:
     from picopay_api.engine.engine import Engine
@@ -57,7 +57,9 @@ def create(
     about = pairs(metadata)
 
     async def work(engine: "Engine", _: Callable[[str], None]) -> Any:
-        return ledger_shape(await engine.ledgers.create(name, about))
+        from picopay_api.http import answers
+
+        return msgspec.to_builtins(answers.ledger(await engine.ledgers.create(name, about)))
 
     if direct:
         made = with_engine("making a ledger", work)
@@ -73,7 +75,11 @@ def list_ledgers(
     """List ledgers, newest first."""
 
     async def work(engine: "Engine", _: Callable[[str], None]) -> Any:
-        return page_shape(await engine.ledgers.list(limit, cursor), ledger_shape)
+        from picopay_api.http import answers
+
+        return msgspec.to_builtins(
+            answers.page(await engine.ledgers.list(limit, cursor), answers.ledger)
+        )
 
     if direct:
         page = with_engine("listing ledgers", work)
@@ -91,7 +97,9 @@ def get(
     """Show one ledger."""
 
     async def work(engine: "Engine", _: Callable[[str], None]) -> Any:
-        return ledger_shape(await find_ledger(engine, name))
+        from picopay_api.http import answers
+
+        return msgspec.to_builtins(answers.ledger(await find_ledger(engine, name)))
 
     found = with_engine("finding the ledger", work) if direct else ask_for_ledger(name)
     show_object(found, _FIELDS, as_json=as_json)
