@@ -1,0 +1,115 @@
+"""Bodies: strict JSON becomes the struct that an operation asked for, or a refusal with its place.
+
+Pure functions of bytes, used by `operations.py`. Stricter than JSON readers are by themselves: a key
+twice in one object, a number that is no integer, text that PostgreSQL cannot keep, and fields nobody
+knows are refused, because money must not depend on which of two values a reader picked.
+"""
+
+import json
+import re
+from typing import Any
+
+import msgspec
+
+from picopay_api.errors import FieldFault, InvalidRequest, MalformedBody
+
+DEPTH_MAX = 16
+"""How deep arrays and objects may nest; the API's own need four."""
+
+_PLACE = re.compile(r" - at (?:`key` in )?`\$(?P<path>[^`]*)`$")
+_STEP = re.compile(r"\.(?P<name>[^.\[\]]+)|\[(?P<index>\d+|\.\.\.)\]")
+_FIELD = re.compile(r"(?:unknown|required) field `(?P<name>.*)`$", re.DOTALL)
+
+
+def decode[T](body: bytes, type: type[T]) -> T:
+    """Decode a body.
+
+    Raises:
+        MalformedBody: it is not one JSON document, or has a key twice, or nests too deep.
+        InvalidRequest: it does not fit the type; `faults` has the JSON pointer.
+    """
+    tree = _parse(body)
+    try:
+        return msgspec.convert(tree, type, strict=True)
+    except msgspec.ValidationError as error:
+        fault = _fault(str(error))
+        raise InvalidRequest(f"{fault.pointer or 'the body'}: {fault.detail}", fault) from None
+
+
+def _parse(body: bytes) -> Any:
+    if not body.strip():
+        raise MalformedBody("the body is empty")
+    try:
+        tree = msgspec.json.decode(body)
+        keys = _inspect(tree, "", 0)
+    except msgspec.DecodeError as error:
+        raise MalformedBody(str(error)) from None
+    except UnicodeDecodeError:
+        raise MalformedBody("the body is not UTF-8") from None
+    except RecursionError:
+        raise MalformedBody("the body nests too deep") from None
+    # Exactly one `":` for each key, as compact writers leave it, proves that no key came twice;
+    # otherwise the text has blanks there, or the same inside a string, and is read once more.
+    if body.count(b'":') != keys:
+        json.loads(body, object_pairs_hook=_without_doubles)
+    return tree
+
+
+def _inspect(value: Any, pointer: str, depth: int) -> int:
+    """Count the keys of all objects; refuse depth and text that cannot be kept."""
+    if depth > DEPTH_MAX:
+        raise MalformedBody(f"the body nests deeper than {DEPTH_MAX}")
+    if isinstance(value, str):
+        if "\x00" in value:
+            raise InvalidRequest(
+                "text must not contain NUL", FieldFault(pointer, "must not contain NUL (U+0000)")
+            )
+        return 0
+    if isinstance(value, dict):
+        keys = len(value)
+        for key, item in value.items():
+            place = f"{pointer}/{escape(key)}"
+            _inspect(key, place, depth)
+            if isinstance(item, str | list | dict):
+                keys += _inspect(item, place, depth + 1)
+        return keys
+    if isinstance(value, list):
+        return sum(_inspect(item, f"{pointer}/{n}", depth + 1) for n, item in enumerate(value))
+    return 0
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise MalformedBody(f"the key {key!r} is there twice in one object")
+        found[key] = value
+    return found
+
+
+def escape(key: str) -> str:
+    """Write a key as a step of a JSON Pointer (RFC 6901)."""
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+def _fault(message: str) -> FieldFault:
+    """Turn msgspec's message into the place and what is wrong there."""
+    place = _PLACE.search(message)
+    pointer = ""
+    if place is not None:
+        message = message[: place.start()]
+        for step in _STEP.finditer(place["path"]):
+            if step["name"] is not None:
+                pointer += "/" + escape(step["name"])
+            elif step["index"] != "...":  # msgspec does not tell which key of a mapping
+                pointer += "/" + step["index"]
+    field = _FIELD.search(message)
+    if field is not None:
+        pointer += "/" + escape(field["name"])
+        missing = "required" in field[0]
+        return FieldFault(pointer, "is required" if missing else "is not a field of this object")
+    return FieldFault(pointer, _readable(message))
+
+
+def _readable(message: str) -> str:
+    return "e" + message[1:].replace("`", "") if message.startswith("Expected") else message
