@@ -94,7 +94,9 @@ class RateLimiter:
             return
         RATE_LIMITED.inc()
         if left == -1:
-            _log.info(Event.RATE_LIMITED, ledger=principal.ledger, key=format_id(API_KEY, principal.key))
+            _log.info(
+                Event.RATE_LIMITED, ledger=principal.ledger, key=format_id(API_KEY, principal.key)
+            )
         raise RateLimited(
             f"this API key may make {self._requests_max} requests in {self._window_s} s",
             retry_after_s=resets_s,

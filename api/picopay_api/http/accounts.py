@@ -70,7 +70,7 @@ async def get_account(call: Call) -> Reply:
     "GET",
     "/v1/accounts",
     scope="accounts:read",
-    answer=answers.Page,
+    answer=answers.Page[answers.Account],
     parameters=(
         *parameters.LISTED,
         *parameters.CREATED_AT,
@@ -89,7 +89,10 @@ async def list_accounts(call: Call) -> Reply:
         created_at=parameters.times(call.query),
     )
     page = await call.engine.accounts.list(
-        call.ledger, filters, call.query.get("limit", parameters.LIMIT_DEFAULT), call.query.get("cursor")
+        call.ledger,
+        filters,
+        call.query.get("limit", parameters.LIMIT_DEFAULT),
+        call.query.get("cursor"),
     )
     return Reply(body=answers.page(page, answers.account))
 
@@ -180,7 +183,7 @@ async def get_balance(call: Call) -> Reply:
     "GET",
     "/v1/accounts/{account}/entries",
     scope="accounts:read",
-    answer=answers.Page,
+    answer=answers.Page[answers.Entry],
     parameters=(*parameters.LISTED, *parameters.CREATED_AT, parameters.FORMAT),
     errors=(AccountNotFound, InvalidCursor),
 )
@@ -195,7 +198,11 @@ async def list_entries(call: Call) -> Reply:
     if form is not None:
         return await _stream(call, account, filters, form)
     page = await call.engine.accounts.entries(
-        call.ledger, account, filters, call.query.get("limit", parameters.LIMIT_DEFAULT), call.query.get("cursor")
+        call.ledger,
+        account,
+        filters,
+        call.query.get("limit", parameters.LIMIT_DEFAULT),
+        call.query.get("cursor"),
     )
     return Reply(body=answers.page(page, answers.entry))
 

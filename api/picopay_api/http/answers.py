@@ -6,7 +6,7 @@ of digits where a double-precision reader would round them (2^53).
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 
 import msgspec
@@ -27,7 +27,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """The body of an answer."""
 
 
-class Balance(Answer):
+class Balance(Answer, frozen=True, kw_only=True):
     """Minor units: booked, reserved by holds, and what is left to spend."""
 
     posted: Shown
@@ -35,7 +35,7 @@ class Balance(Answer):
     available: Shown
 
 
-class Account(Answer):
+class Account(Answer, frozen=True, kw_only=True):
     """An account with its balance."""
 
     id: str
@@ -49,7 +49,7 @@ class Account(Answer):
     created_at: str
 
 
-class AccountBalance(Answer):
+class AccountBalance(Answer, frozen=True, kw_only=True):
     """A balance now, or as of `at`."""
 
     account: str
@@ -59,7 +59,7 @@ class AccountBalance(Answer):
     balance: Balance
 
 
-class Entry(Answer):
+class Entry(Answer, frozen=True, kw_only=True):
     """One line of a statement."""
 
     transaction: str
@@ -71,7 +71,7 @@ class Entry(Answer):
     created_at: str
 
 
-class Payment(Answer):
+class Payment(Answer, frozen=True, kw_only=True):
     """A payment as it stands."""
 
     id: str
@@ -89,7 +89,7 @@ class Payment(Answer):
     metadata: dict[str, str]
 
 
-class Posting(Answer):
+class Posting(Answer, frozen=True, kw_only=True):
     """An amount moved from one account to another."""
 
     source: str
@@ -98,7 +98,7 @@ class Posting(Answer):
     asset: str
 
 
-class Transaction(Answer):
+class Transaction(Answer, frozen=True, kw_only=True):
     """A transaction. `position` is its place in the event feed, null until it is sealed there."""
 
     id: str | None
@@ -114,7 +114,7 @@ class Transaction(Answer):
     created_at: str | None
 
 
-class Event(Answer):
+class Event(Answer, frozen=True, kw_only=True):
     """Something that happened; `position` counts from 1 within the ledger, without gaps."""
 
     id: str
@@ -126,7 +126,7 @@ class Event(Answer):
     data: Payment | Transaction
 
 
-class Ledger(Answer):
+class Ledger(Answer, frozen=True, kw_only=True):
     """A tenant's isolated book."""
 
     id: str
@@ -136,7 +136,7 @@ class Ledger(Answer):
     created_at: str
 
 
-class ApiKey(Answer):
+class ApiKey(Answer, frozen=True, kw_only=True):
     """A key. Its secret is told once, when it is made; `hint` is the secret's last four characters."""
 
     id: str
@@ -151,7 +151,7 @@ class ApiKey(Answer):
     secret: str | msgspec.UnsetType = msgspec.UNSET
 
 
-class Finding(Answer):
+class Finding(Answer, frozen=True, kw_only=True):
     """Something that does not add up."""
 
     kind: str
@@ -160,7 +160,7 @@ class Finding(Answer):
     found_at: str
 
 
-class Audit(Answer):
+class Audit(Answer, frozen=True, kw_only=True):
     """How far the auditor is: `position` of `sealed_position` events; `sums` by asset must be zero."""
 
     object: Literal["audit"] = "audit"
@@ -172,15 +172,15 @@ class Audit(Answer):
     checked_at: str | None
 
 
-class Page(Answer):
+class Page[T](Answer, frozen=True, kw_only=True):
     """A page of a list; more is behind `next_cursor` while `has_more`."""
 
-    data: list[Any]
+    data: list[T]
     has_more: bool
     next_cursor: str | None
 
 
-class Events(Answer):
+class Events(Answer, frozen=True, kw_only=True):
     """Events in order; ask again with `?after=next_after`."""
 
     data: list[Event]
@@ -188,7 +188,7 @@ class Events(Answer):
     next_after: int
 
 
-class Status(Answer):
+class Status(Answer, frozen=True, kw_only=True):
     """How a process is; `reason` says why it is not ready."""
 
     status: str
@@ -365,7 +365,7 @@ def audit(view: AuditView) -> Audit:
     )
 
 
-def page[T](view: PageView[T], show: Callable[[T], Answer]) -> Page:
+def page[V, T](view: PageView[V], show: Callable[[V], T]) -> Page[T]:
     """Show a page."""
     return Page(
         data=[show(item) for item in view.data],

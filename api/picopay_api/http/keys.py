@@ -70,7 +70,7 @@ async def get_api_key(call: Call) -> Reply:
     "GET",
     "/v1/api_keys",
     scope="api_keys:read",
-    answer=answers.Page,
+    answer=answers.Page[answers.ApiKey],
     parameters=(*parameters.LISTED, parameters.OF_LEDGER),
     errors=(InvalidCursor, LedgerNotFound),
 )

@@ -44,7 +44,7 @@ async def get_ledger(call: Call) -> Reply:
     "GET",
     "/v1/ledgers",
     scope="ledgers:read",
-    answer=answers.Page,
+    answer=answers.Page[answers.Ledger],
     parameters=parameters.LISTED,
     errors=(InvalidCursor,),
 )

@@ -52,7 +52,10 @@ class Middleware:
                 answered = message["status"]
                 message["headers"] = [
                     *message["headers"],
-                    *((name.lower().encode(), value.encode()) for name, value in state["headers"].items()),
+                    *(
+                        (name.lower().encode(), value.encode())
+                        for name, value in state["headers"].items()
+                    ),
                 ]
             await send(message)
 

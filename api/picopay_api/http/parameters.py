@@ -135,7 +135,12 @@ CREATED_AT = tuple(
         schema=_TIME,
         description=f"Those created {words} this time.",
     )
-    for bound, words in (("gte", "at or after"), ("gt", "after"), ("lte", "at or before"), ("lt", "before"))
+    for bound, words in (
+        ("gte", "at or after"),
+        ("gt", "after"),
+        ("lte", "at or before"),
+        ("lt", "before"),
+    )
 )
 AT = Parameter(
     name="at",
@@ -198,9 +203,7 @@ def read_query(query: bytes, parameters: Iterable[Parameter]) -> dict[str, Any]:
     return found
 
 
-def _read_pair(
-    name: str, value: str, known: dict[str, Parameter], found: dict[str, Any]
-) -> None:
+def _read_pair(name: str, value: str, known: dict[str, Parameter], found: dict[str, Any]) -> None:
     item = _METADATA.match(name)
     parameter = known.get("metadata" if item else name)
     if parameter is None or (name == "metadata" and not item):

@@ -95,7 +95,7 @@ async def get_payment(call: Call) -> Reply:
     "GET",
     "/v1/payments",
     scope="payments:read",
-    answer=answers.Page,
+    answer=answers.Page[answers.Payment],
     parameters=(
         *parameters.LISTED,
         *parameters.CREATED_AT,
@@ -118,7 +118,10 @@ async def list_payments(call: Call) -> Reply:
         created_at=parameters.times(call.query),
     )
     page = await call.engine.payments.list(
-        call.ledger, filters, call.query.get("limit", parameters.LIMIT_DEFAULT), call.query.get("cursor")
+        call.ledger,
+        filters,
+        call.query.get("limit", parameters.LIMIT_DEFAULT),
+        call.query.get("cursor"),
     )
     return Reply(body=answers.page(page, answers.payment))
 

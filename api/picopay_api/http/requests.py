@@ -63,7 +63,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A body; fields that nobody knows are refused."""
 
 
-class AccountRequest(Request):
+class AccountRequest(Request, frozen=True, kw_only=True):
     """An account to be made."""
 
     asset: Asset
@@ -72,13 +72,13 @@ class AccountRequest(Request):
     metadata: Metadata = {}
 
 
-class MetadataRequest(Request):
+class MetadataRequest(Request, frozen=True, kw_only=True):
     """Metadata to merge; null removes a key."""
 
     metadata: Annotated[dict[Key, Value | None], Meta(max_length=50)]
 
 
-class PaymentRequest(Request):
+class PaymentRequest(Request, frozen=True, kw_only=True):
     """A payment to be made at once. `capture` can only be true so far."""
 
     source: Address
@@ -90,7 +90,7 @@ class PaymentRequest(Request):
     metadata: Metadata = {}
 
 
-class PostingRequest(Request):
+class PostingRequest(Request, frozen=True, kw_only=True):
     """Move an amount from one account to another."""
 
     source: Address
@@ -99,7 +99,7 @@ class PostingRequest(Request):
     asset: Asset
 
 
-class ConditionRequest(Request):
+class ConditionRequest(Request, frozen=True, kw_only=True):
     """What must hold of an account's available balance before the transaction."""
 
     account: Address
@@ -107,7 +107,7 @@ class ConditionRequest(Request):
     available_lte: SignedAmount | None = None
 
 
-class TransactionRequest(Request):
+class TransactionRequest(Request, frozen=True, kw_only=True):
     """Postings that happen together or not at all; a dry run writes nothing."""
 
     postings: Annotated[list[PostingRequest], Meta(min_length=1, max_length=1000)]
@@ -117,21 +117,21 @@ class TransactionRequest(Request):
     metadata: Metadata = {}
 
 
-class ReversalRequest(Request):
+class ReversalRequest(Request, frozen=True, kw_only=True):
     """What the reversal is to be called."""
 
     reference: Reference | None = None
     metadata: Metadata = {}
 
 
-class LedgerRequest(Request):
+class LedgerRequest(Request, frozen=True, kw_only=True):
     """A ledger to be made."""
 
     name: Name
     metadata: Metadata = {}
 
 
-class ApiKeyRequest(Request):
+class ApiKeyRequest(Request, frozen=True, kw_only=True):
     """A key to be made; `ledger` is for administrators."""
 
     name: Name
@@ -140,7 +140,7 @@ class ApiKeyRequest(Request):
     ledger: str | None = None
 
 
-class RollRequest(Request):
+class RollRequest(Request, frozen=True, kw_only=True):
     """How long the old key stays valid beside the new one."""
 
     overlap_s: Annotated[int, Meta(ge=0, le=2_592_000)] = 86_400

@@ -129,7 +129,7 @@ async def get_transaction(call: Call) -> Reply:
     "GET",
     "/v1/transactions",
     scope="transactions:read",
-    answer=answers.Page,
+    answer=answers.Page[answers.Transaction],
     parameters=(
         *parameters.LISTED,
         *parameters.CREATED_AT,
@@ -150,7 +150,10 @@ async def list_transactions(call: Call) -> Reply:
         created_at=parameters.times(call.query),
     )
     page = await call.engine.transactions.list(
-        call.ledger, filters, call.query.get("limit", parameters.LIMIT_DEFAULT), call.query.get("cursor")
+        call.ledger,
+        filters,
+        call.query.get("limit", parameters.LIMIT_DEFAULT),
+        call.query.get("cursor"),
     )
     return Reply(body=answers.page(page, answers.transaction))
 
