@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 
 class PicoPayError(Exception):
-    """A refusal: `detail` for people, `members` for programs, `replayed` when an earlier request decided it."""
+    """A refusal: `detail` for people, `members` for programs, `replayed` if decided by an earlier request."""
 
     code: ClassVar[str]
     status: ClassVar[int]

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
@@ -213,7 +213,7 @@ async def _stream(call: Call, account: str, filters: EntryFilter, form: str) -> 
             raise parameters.refused(name, "is not for a stream, which is the whole statement")
     chunks = call.engine.accounts.stream_entries(call.ledger, account, filters)
     # The first chunk is read before the answer begins, so that what is wrong can still be told.
-    first = await anext(chunks, [])
+    first: Sequence[Entry] = await anext(chunks, ())
     lines = _csv if form == "csv" else _ndjson
     media_type = "text/csv; charset=utf-8" if form == "csv" else "application/x-ndjson"
     return Reply(
@@ -224,14 +224,14 @@ async def _stream(call: Call, account: str, filters: EntryFilter, form: str) -> 
 
 
 async def _encoded(
-    first: list[Entry], rest: AsyncIterator[list[Entry]], lines: Any
+    first: Sequence[Entry], rest: AsyncIterator[Sequence[Entry]], lines: Any
 ) -> AsyncIterator[bytes]:
     yield lines(first, is_first=True)
     async for chunk in rest:
         yield lines(chunk, is_first=False)
 
 
-def _csv(entries: list[Entry], *, is_first: bool) -> bytes:
+def _csv(entries: Sequence[Entry], *, is_first: bool) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text)
     if is_first:
@@ -242,7 +242,7 @@ def _csv(entries: list[Entry], *, is_first: bool) -> bytes:
     return text.getvalue().encode()
 
 
-def _ndjson(entries: list[Entry], *, is_first: bool) -> bytes:  # noqa: ARG001  # CSV has a first line
+def _ndjson(entries: Sequence[Entry], *, is_first: bool) -> bytes:  # noqa: ARG001  # CSV has a first line
     return b"".join(msgspec.json.encode(answers.entry(view)) + b"\n" for view in entries)
 
 

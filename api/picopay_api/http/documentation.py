@@ -90,8 +90,8 @@ def _page() -> str:
 def _section(operation: Operation) -> str:
     parts = [
         f'<section id="{operation.name}"><h2>{escape(operation.summary)}</h2>',
-        f'<p><span class="method">{operation.method}</span> <code>{escape(operation.path)}</code> '
-        f'<span class="soft">scope {escape(operation.scope)}</span></p>',
+        f'<p><span class="method">{operation.method}</span> <code>{escape(operation.path)}</code>',
+        f' <span class="soft">scope {escape(operation.scope)}</span></p>',
         f"<p>{_prose(operation.description)}</p>" if operation.description else "",
         f"<pre>{escape(example(operation))}</pre>",
     ]

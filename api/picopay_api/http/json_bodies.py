@@ -21,7 +21,7 @@ _STEP = re.compile(r"\.(?P<name>[^.\[\]]+)|\[(?P<index>\d+|\.\.\.)\]")
 _FIELD = re.compile(r"(?:unknown|required) field `(?P<name>.*)`$", re.DOTALL)
 
 
-def decode[T](body: bytes, type: type[T]) -> T:
+def decode[T](body: bytes, shape: type[T]) -> T:
     """Decode a body.
 
     Raises:
@@ -30,7 +30,7 @@ def decode[T](body: bytes, type: type[T]) -> T:
     """
     tree = _parse(body)
     try:
-        return msgspec.convert(tree, type, strict=True)
+        return msgspec.convert(tree, shape, strict=True)
     except msgspec.ValidationError as error:
         fault = _fault(str(error))
         raise InvalidRequest(f"{fault.pointer or 'the body'}: {fault.detail}", fault) from None

@@ -37,7 +37,7 @@ class Middleware:
         """Serve one connection's request."""
         began_s = perf_counter()
         request_id, trace = _identify(scope["headers"])
-        state: dict[str, Any] = scope["state"]  # type: ignore[assignment]  # the framework's own shape
+        state: dict[str, Any] = scope["state"]
         state["request_id"] = request_id
         state["headers"] = {"Request-Id": request_id, "PicoPay-Version": VERSION}
         raw_path = scope.get("raw_path")

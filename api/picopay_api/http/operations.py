@@ -6,9 +6,9 @@ body, the query. Then one function is called with everything decoded, and its an
 """
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote_to_bytes
 from uuid import UUID
 
@@ -93,10 +93,13 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 Handle = Callable[[Call], Awaitable[Reply]]
 
 
+HttpMethodName = Literal["GET", "POST", "PATCH"]
+
+
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """One method of one path, everything that is known about it, and the function that does it."""
 
-    method: str
+    method: HttpMethodName
     path: str
     name: str
     summary: str
@@ -124,7 +127,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def operation(
-    method: str, path: str, *, scope: str, answer: type, **declared: Any
+    method: HttpMethodName, path: str, *, scope: str, answer: type, **declared: Any
 ) -> Callable[[Handle], Operation]:
     """Declare an operation; its name, summary and description are those of the function."""
 
@@ -217,7 +220,7 @@ def respond(reply: Reply) -> Response[Any]:
     )
 
 
-def _single(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
+def _single(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Return headers by name; one that is there twice is joined, as HTTP reads it."""
     found: dict[str, str] = {}
     for raw_name, raw_value in headers:
