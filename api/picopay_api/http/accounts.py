@@ -215,7 +215,7 @@ async def _stream(call: Call, account: str, filters: EntryFilter, form: str) -> 
     # The first chunk is read before the answer begins, so that what is wrong can still be told.
     first: Sequence[Entry] = await anext(chunks, ())
     lines = _csv if form == "csv" else _ndjson
-    media_type = "text/csv; charset=utf-8" if form == "csv" else "application/x-ndjson"
+    media_type = "text/csv" if form == "csv" else "application/x-ndjson"
     return Reply(
         stream=_encoded(first, chunks, lines),
         media_type=media_type,

@@ -6,7 +6,6 @@ of digits where a double-precision reader would round them (2^53).
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Literal
 from uuid import UUID
 
 import msgspec
@@ -35,11 +34,10 @@ class Balance(Answer, frozen=True, kw_only=True):
     available: Shown
 
 
-class Account(Answer, frozen=True, kw_only=True):
+class Account(Answer, frozen=True, kw_only=True, tag_field="object", tag="account"):
     """An account with its balance."""
 
     id: str
-    object: Literal["account"] = "account"
     reference: str | None
     asset: str
     min_balance: Shown | None
@@ -49,21 +47,19 @@ class Account(Answer, frozen=True, kw_only=True):
     created_at: str
 
 
-class AccountBalance(Answer, frozen=True, kw_only=True):
+class AccountBalance(Answer, frozen=True, kw_only=True, tag_field="object", tag="balance"):
     """A balance now, or as of `at`."""
 
     account: str
-    object: Literal["balance"] = "balance"
     asset: str
     at: str | None
     balance: Balance
 
 
-class Entry(Answer, frozen=True, kw_only=True):
+class Entry(Answer, frozen=True, kw_only=True, tag_field="object", tag="entry"):
     """One line of a statement."""
 
     transaction: str
-    object: Literal["entry"] = "entry"
     amount: Shown
     balance_after: Shown
     asset: str
@@ -71,11 +67,10 @@ class Entry(Answer, frozen=True, kw_only=True):
     created_at: str
 
 
-class Payment(Answer, frozen=True, kw_only=True):
+class Payment(Answer, frozen=True, kw_only=True, tag_field="object", tag="payment"):
     """A payment as it stands."""
 
     id: str
-    object: Literal["payment"] = "payment"
     status: views.PaymentStatus
     amount: Shown
     captured: Shown
@@ -98,11 +93,10 @@ class Posting(Answer, frozen=True, kw_only=True):
     asset: str
 
 
-class Transaction(Answer, frozen=True, kw_only=True):
+class Transaction(Answer, frozen=True, kw_only=True, tag_field="object", tag="transaction"):
     """A transaction. `position` is its place in the event feed, null until it is sealed there."""
 
     id: str | None
-    object: Literal["transaction"] = "transaction"
     postings: list[Posting]
     payment: str | None
     reverses: str | None
@@ -114,11 +108,10 @@ class Transaction(Answer, frozen=True, kw_only=True):
     created_at: str | None
 
 
-class Event(Answer, frozen=True, kw_only=True):
+class Event(Answer, frozen=True, kw_only=True, tag_field="object", tag="event"):
     """Something that happened; `position` counts from 1 within the ledger, without gaps."""
 
     id: str
-    object: Literal["event"] = "event"
     position: int
     type: str
     ledger: str
@@ -126,21 +119,19 @@ class Event(Answer, frozen=True, kw_only=True):
     data: Payment | Transaction
 
 
-class Ledger(Answer, frozen=True, kw_only=True):
+class Ledger(Answer, frozen=True, kw_only=True, tag_field="object", tag="ledger"):
     """A tenant's isolated book."""
 
     id: str
-    object: Literal["ledger"] = "ledger"
     name: str
     metadata: dict[str, str]
     created_at: str
 
 
-class ApiKey(Answer, frozen=True, kw_only=True):
+class ApiKey(Answer, frozen=True, kw_only=True, tag_field="object", tag="api_key"):
     """A key. Its secret is told once, when it is made; `hint` is the secret's last four characters."""
 
     id: str
-    object: Literal["api_key"] = "api_key"
     ledger: str
     name: str
     scopes: list[str]
@@ -160,10 +151,9 @@ class Finding(Answer, frozen=True, kw_only=True):
     found_at: str
 
 
-class Audit(Answer, frozen=True, kw_only=True):
+class Audit(Answer, frozen=True, kw_only=True, tag_field="object", tag="audit"):
     """How far the auditor is: `position` of `sealed_position` events; `sums` by asset must be zero."""
 
-    object: Literal["audit"] = "audit"
     position: int
     sealed_position: int
     sealed_hash: str | None

@@ -49,7 +49,7 @@ def documents() -> dict[str, tuple[str, bytes]]:
     """Return each document by its path: media type and content."""
     return {
         "/openapi.json": ("application/json", msgspec.json.encode(openapi.document())),
-        "/docs": ("text/html; charset=utf-8", _page().encode()),
+        "/docs": ("text/html", _page().encode()),
     }
 
 

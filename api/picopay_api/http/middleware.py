@@ -8,6 +8,7 @@ import re
 from time import perf_counter
 from typing import Any
 
+from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 from uuid_utils import uuid7
@@ -34,7 +35,10 @@ class Middleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection's request."""
+        """Serve one connection's request; what is not HTTP (a WebSocket) is left to the framework."""
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
         began_s = perf_counter()
         request_id, trace = _identify(scope["headers"])
         state: dict[str, Any] = scope["state"]
