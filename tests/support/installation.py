@@ -90,6 +90,8 @@ def installed(directory: Path, *options: str) -> Iterator[Installation]:
         finally:
             kill([*family, *tree(process.pid)])
             process.wait(STOP_TIMEOUT_S)
+            assert process.stdout is not None
+            process.stdout.close()
 
 
 def environment() -> dict[str, str]:
