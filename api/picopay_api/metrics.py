@@ -157,7 +157,7 @@ SCHEMA_REVISION = Gauge(
 )
 READY = Gauge(
     "picopay_ready",
-    "Server processes that can serve now: with one process, 1 while it is ready and 0 while not.",
+    "Processes that share this page and are ready: servers, and the worker of `picopay up`.",
     multiprocess_mode="livesum",
     registry=REGISTRY,
 )
