@@ -208,9 +208,7 @@ async def _run_on(database_url: DatabaseUrl, work: Callable[[Connection], None])
         await connection.execute("SET search_path = pg_catalog")
         return connection
 
-    engine = create_async_engine(
-        "postgresql+asyncpg://", async_creator=connect, poolclass=NullPool
-    )
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
     try:
         async with engine.connect() as connection:
             await connection.run_sync(work)
