@@ -4,7 +4,7 @@ Called by `http/accounts.py`. Money never moves here: balances change in `store/
 """
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -15,9 +15,16 @@ import msgspec
 from picopay_api.engine.assets import exponent_of
 from picopay_api.engine.directory import Directory, is_reserved
 from picopay_api.engine.ids import new_id
-from picopay_api.engine.journal import pack_entry, unpack_entry
 from picopay_api.engine.ledger import FoundAccount, fingerprint
-from picopay_api.engine.paging import Candidate, Page, Times, list_name, scan_page
+from picopay_api.engine.paging import (
+    Candidate,
+    Page,
+    Times,
+    entries_from,
+    entry_position,
+    list_name,
+    scan_page,
+)
 from picopay_api.engine.views import Account, AccountState, Balance, BalanceAt, Entry, Made
 from picopay_api.errors import (
     AccountNotEmpty,
@@ -35,9 +42,6 @@ from picopay_api.store.database import Connection, Database
 METADATA_PAIRS_MAX = 50
 _STREAM_CHUNK = 1_000
 _ATTEMPTS_MAX = 3
-_FAR = datetime(9999, 12, 31, tzinfo=UTC)
-_LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
-_SEQUENCE_MAX = 2**63 - 1
 _STATES = tuple(AccountState)  # by stored number
 
 
@@ -153,6 +157,8 @@ class Accounts:
             sql, arguments = statements.PAGE_BY_REFERENCE, (filters.reference,)
         elif filters.metadata:
             sql, arguments = statements.PAGE_BY_METADATA, next(iter(filters.metadata.items()))
+        elif filters.asset is not None:
+            sql, arguments = statements.PAGE_BY_ASSET, (filters.asset,)
 
         async def scan(after: bytes | None, count: int) -> Sequence[Candidate[Account]]:
             low, high = filters.created_at.ids()
@@ -271,14 +277,15 @@ class Accounts:
         found = await self._directory.one(ledger, account)
         last = (await self._database.row(statements.BALANCE, ledger, found.id))["sequence"]  # type: ignore[index]  # an account that was found has a balance
         times = filters.created_at
-        after = (times.earliest() or _LONG_AGO, 0)
+        earliest, latest = times.moments()
+        after = (earliest, 0)
         while True:  # ends with the entries, whose number is fixed
             records = await self._database.rows(
                 statements.ENTRIES_OLDEST_FIRST,
                 ledger,
                 found.id,
                 *after,
-                times.latest() or _FAR,
+                latest,
                 last,
                 _STREAM_CHUNK,
             )
@@ -296,17 +303,15 @@ class Accounts:
         after: bytes | None,
         count: int,
     ) -> Sequence[Candidate[Entry]]:
-        before = (times.latest() or _FAR, _SEQUENCE_MAX) if after is None else unpack_entry(after)
         records = await self._database.rows(
             statements.ENTRIES_NEWEST_FIRST,
             ledger,
             account.id,
-            *before,
-            times.earliest() or _LONG_AGO,
+            *entries_from(times, after),
             count,
         )
         return [
-            Candidate(pack_entry(r["created_at"], r["sequence"]), _entry(r, account))
+            Candidate(entry_position(r["created_at"], r["sequence"]), _entry(r, account))
             for r in records
         ]
 

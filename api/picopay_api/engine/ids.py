@@ -17,6 +17,9 @@ EVENT = "evt_"
 API_KEY = "key_"
 LEDGER = "ldg_"
 
+LARGEST_ID = UUID(int=(1 << 128) - 1)
+"""Where a list of ids, newest first, begins."""
+
 _HEX = re.compile(r"[0-9a-f]{32}\Z")
 
 

@@ -5,7 +5,7 @@ list is driven by the index of its most selective filter; the others are judged 
 """
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -14,16 +14,21 @@ import msgspec
 
 from picopay_api.engine.commands import Kind, Posting
 from picopay_api.engine.directory import Directory
-from picopay_api.engine.paging import Candidate, Page, Scan, Times, list_name, scan_page
+from picopay_api.engine.paging import (
+    Candidate,
+    Page,
+    Scan,
+    Times,
+    entries_from,
+    entry_position,
+    list_name,
+    scan_page,
+)
 from picopay_api.engine.views import Payment, PaymentStatus, Transaction
 from picopay_api.errors import AccountNotFound
 from picopay_api.store import idempotency
 from picopay_api.store import journal as statements
 from picopay_api.store.database import Database
-
-_FAR = datetime(9999, 12, 31, tzinfo=UTC)
-_LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
-_SEQUENCE_MAX = 2**63 - 1
 
 _postings_decoder = msgspec.json.Decoder(tuple[Posting, ...])
 _metadata_decoder = msgspec.json.Decoder(dict[str, str])
@@ -125,6 +130,8 @@ class Journal:
         view: Callable[[JournalRow], T | None],
         limit: int,
         cursor: str | None,
+        *,
+        payments_only: bool = False,
     ) -> Page[T]:
         """List rows, newest first, as what `view` makes of them; None leaves a row out.
 
@@ -138,10 +145,12 @@ class Journal:
                 account = (await self._directory.one(ledger, filters.account)).id
             except AccountNotFound:
                 return Page([], None)
-        scan = self._scan(ledger, filters, account)
+        scan = self._scan(ledger, filters, account, payments_only=payments_only)
         shown: dict[UUID, T] = {}
 
         def matches(row: JournalRow) -> bool:
+            if payments_only and row.kind is not Kind.PAYMENT:
+                return False
             seen = view(row) if _matches(row, filters, account) else None
             if seen is not None:
                 shown[row.id] = seen
@@ -150,7 +159,14 @@ class Journal:
         page = await scan_page(scan, matches, limit, cursor, name)
         return Page([shown[row.id] for row in page.data], page.next_cursor)
 
-    def _scan(self, ledger: UUID, filters: JournalFilter, account: UUID | None) -> Scan[JournalRow]:
+    def _scan(
+        self,
+        ledger: UUID,
+        filters: JournalFilter,
+        account: UUID | None,
+        *,
+        payments_only: bool,
+    ) -> Scan[JournalRow]:
         """Choose the index that drives a list."""
         by_id = partial(self._scan_by_id, ledger, filters.created_at)
         if filters.reference is not None:
@@ -164,7 +180,7 @@ class Journal:
             return partial(self._scan_by_account, ledger, account, filters.created_at)
         if filters.status == "refunded":
             return partial(by_id, statements.PAGE_REVERSED, ())
-        return partial(by_id, statements.PAGE, ())
+        return partial(by_id, statements.PAGE_OF_PAYMENTS if payments_only else statements.PAGE, ())
 
     async def _scan_by_id(
         self,
@@ -194,17 +210,11 @@ class Journal:
     async def _scan_by_account(
         self, ledger: UUID, account: UUID, times: Times, after: bytes | None, count: int
     ) -> Sequence[Candidate[JournalRow]]:
-        before = (times.latest() or _FAR, _SEQUENCE_MAX) if after is None else unpack_entry(after)
         records = await self._database.rows(
-            statements.PAGE_BY_ACCOUNT,
-            ledger,
-            account,
-            *before,
-            times.earliest() or _LONG_AGO,
-            count,
+            statements.PAGE_BY_ACCOUNT, ledger, account, *entries_from(times, after), count
         )
         return await self._candidates(
-            ledger, [(pack_entry(r["created_at"], r["sequence"]), r["id"]) for r in records]
+            ledger, [(entry_position(r["created_at"], r["sequence"]), r["id"]) for r in records]
         )
 
     async def _candidates(
@@ -225,17 +235,3 @@ def _matches(row: JournalRow, filters: JournalFilter, account: UUID | None) -> b
         and filters.metadata.items() <= row.metadata.items()
         and (account is None or any(account in (p.source, p.destination) for p in row.postings))
     )
-
-
-def pack_entry(created_at: datetime, sequence: int) -> bytes:
-    """Pack the place of an entry in its account into the 16 bytes of a cursor's position."""
-    milliseconds = round(created_at.timestamp() * 1000)
-    return milliseconds.to_bytes(8, "big", signed=True) + sequence.to_bytes(8, "big")
-
-
-def unpack_entry(position: bytes) -> tuple[datetime, int]:
-    """Read back what `pack_entry` packed; a forged position is brought into range."""
-    milliseconds = int.from_bytes(position[:8], "big", signed=True)
-    seconds = min(max(milliseconds / 1000, _LONG_AGO.timestamp()), _FAR.timestamp())
-    sequence = min(int.from_bytes(position[8:], "big"), _SEQUENCE_MAX)
-    return datetime.fromtimestamp(seconds, UTC), sequence

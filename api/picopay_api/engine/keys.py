@@ -14,7 +14,7 @@ from uuid import UUID
 
 import msgspec
 
-from picopay_api.engine.ids import new_id
+from picopay_api.engine.ids import LARGEST_ID, new_id
 from picopay_api.engine.paging import Candidate, Page, list_name, scan_page
 from picopay_api.engine.views import ApiKey, NewApiKey
 from picopay_api.errors import (
@@ -54,7 +54,6 @@ SECRET_PREFIX = "ppk_"  # noqa: S105  # a prefix, by which leaked secrets are re
 
 _REMEMBERED_S = 2.0  # within which a revocation is seen
 _REMEMBERED_MAX = 10_000
-_LARGEST = UUID(int=(1 << 128) - 1)
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -167,7 +166,7 @@ class Keys:
         """
 
         async def scan(after: bytes | None, count: int) -> list[Candidate[ApiKey]]:
-            before = UUID(bytes=after) if after else _LARGEST
+            before = UUID(bytes=after) if after else LARGEST_ID
             records = await self._database.rows(statements.PAGE, ledger, before, count)
             return [Candidate(r["id"].bytes, _key(r)) for r in records]
 

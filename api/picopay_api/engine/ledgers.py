@@ -5,14 +5,12 @@ from uuid import UUID
 
 import msgspec
 
-from picopay_api.engine.ids import new_id
+from picopay_api.engine.ids import LARGEST_ID, new_id
 from picopay_api.engine.paging import Candidate, Page, list_name, scan_page
 from picopay_api.engine.views import Ledger
 from picopay_api.errors import LedgerNameTaken, LedgerNotFound
 from picopay_api.store import ledgers as statements
 from picopay_api.store.database import Database
-
-_LARGEST = UUID(int=(1 << 128) - 1)
 
 
 class Ledgers:
@@ -59,11 +57,11 @@ class Ledgers:
         """
 
         async def scan(after: bytes | None, count: int) -> list[Candidate[Ledger]]:
-            before = UUID(bytes=after) if after else _LARGEST
+            before = UUID(bytes=after) if after else LARGEST_ID
             records = await self._database.rows(statements.PAGE, before, count)
             return [Candidate(r["ledger_id"].bytes, _ledger(r)) for r in records]
 
-        name = list_name("ledgers", _LARGEST, None)
+        name = list_name("ledgers", LARGEST_ID, None)
         return await scan_page(scan, lambda _: True, limit, cursor, name)
 
 

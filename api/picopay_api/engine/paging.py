@@ -10,7 +10,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -25,7 +25,9 @@ SCAN_MAX = 1_000
 _CHUNK = 100
 _DIGEST_BYTES = 8
 _POSITION_BYTES = 16
-_LARGEST_ID = UUID(int=(1 << 128) - 1)
+_LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
+_FAR = datetime(9999, 12, 31, tzinfo=UTC)
+_SEQUENCE_MAX = 2**63 - 1
 
 # Ids are made before the database tells the time; decide.sql refuses a difference of over five minutes.
 _ID_SLACK = timedelta(minutes=5, seconds=1)
@@ -55,21 +57,17 @@ class Times(msgspec.Struct, frozen=True, kw_only=True):
             and (self.lt is None or moment < self.lt)
         )
 
-    def earliest(self) -> datetime | None:
-        """Return the closest bound from below, as if inclusive."""
-        return max((t for t in (self.gte, self.gt) if t is not None), default=None)
-
-    def latest(self) -> datetime | None:
-        """Return the closest bound from above, as if inclusive."""
-        return min((t for t in (self.lte, self.lt) if t is not None), default=None)
+    def moments(self) -> tuple[datetime, datetime]:
+        """Return a range of time, both ends inclusive, that holds every match."""
+        return (
+            max((t for t in (self.gte, self.gt) if t is not None), default=_LONG_AGO),
+            min((t for t in (self.lte, self.lt) if t is not None), default=_FAR),
+        )
 
     def ids(self) -> tuple[UUID, UUID]:
         """Return a range of ids, low end inclusive and high end exclusive, that holds every match."""
-        low, high = self.earliest(), self.latest()
-        return (
-            first_id_at(_shift(low, -_ID_SLACK)) if low else UUID(int=0),
-            first_id_at(_shift(high, _ID_SLACK)) if high else _LARGEST_ID,
-        )
+        low, high = self.moments()
+        return first_id_at(_shift(low, -_ID_SLACK)), first_id_at(_shift(high, _ID_SLACK))
 
 
 def _shift(moment: datetime, by: timedelta) -> datetime:
@@ -115,6 +113,27 @@ async def scan_page[T](
         scanned += len(chunk)
     assert position is not None  # the loop ran at least once and met a full chunk
     return Page(found, encode_cursor(name, position))
+
+
+def entries_from(times: Times, after: bytes | None) -> tuple[datetime, int, datetime]:
+    """Return where to go on in an account's entries, newest first, and the time to stop at.
+
+    Time and sequence, exclusive, then the earliest time, inclusive. A forged position is brought
+    into range.
+    """
+    low, high = times.moments()
+    if after is None:
+        return high, _SEQUENCE_MAX, low
+    milliseconds = int.from_bytes(after[:8], "big", signed=True)
+    seconds = min(max(milliseconds / 1000, _LONG_AGO.timestamp()), _FAR.timestamp())
+    sequence = min(int.from_bytes(after[8:], "big"), _SEQUENCE_MAX)
+    return datetime.fromtimestamp(seconds, UTC), sequence, low
+
+
+def entry_position(created_at: datetime, sequence: int) -> bytes:
+    """Pack the place of an entry in its account into the 16 bytes of a cursor's position."""
+    milliseconds = round(created_at.timestamp() * 1000)
+    return milliseconds.to_bytes(8, "big", signed=True) + sequence.to_bytes(8, "big")
 
 
 def list_name(resource: str, ledger: UUID, filters: Any) -> bytes:

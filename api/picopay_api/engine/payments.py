@@ -22,6 +22,9 @@ _log = get_logger(__name__)
 
 PaymentFilter = JournalFilter
 
+_STATUSES_SO_FAR = (None, PaymentStatus.CAPTURED, PaymentStatus.REFUNDED)
+"""What can be found; the other words are those of holds and partial refunds, which come later."""
+
 
 class Payments:
     """The payments of all ledgers."""
@@ -88,11 +91,13 @@ class Payments:
         Raises:
             InvalidCursor: the cursor is of another list.
         """
+        if filters.status not in _STATUSES_SO_FAR:
+            return Page([], None)
 
         def view(row: JournalRow) -> Payment | None:
-            if row.kind is not Kind.PAYMENT:
-                return None
             payment = payment_of(row)
             return payment if filters.status in (None, payment.status) else None
 
-        return await self._journal.page(ledger, "payments", filters, view, limit, cursor)
+        return await self._journal.page(
+            ledger, "payments", filters, view, limit, cursor, payments_only=True
+        )

@@ -61,6 +61,12 @@ SELECT id FROM picopay.metadata_item
  ORDER BY id DESC LIMIT $4
 """
 
+PAGE_BY_ASSET = """
+SELECT account_id AS id FROM picopay.balance
+ WHERE ledger_id = $1 AND asset = $5 AND account_id < $2 AND account_id >= $3
+ ORDER BY account_id DESC LIMIT $4
+"""
+
 PAGE_BY_REFERENCE = """
 SELECT id FROM picopay.account
  WHERE ledger_id = $1 AND reference = $5 AND id < $2 AND id >= $3 LIMIT $4

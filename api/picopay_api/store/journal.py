@@ -17,6 +17,11 @@ SELECT id FROM picopay.journal
  WHERE ledger_id = $1 AND id < $2 AND id >= $3 ORDER BY id DESC LIMIT $4
 """
 
+PAGE_OF_PAYMENTS = """
+SELECT id FROM picopay.journal
+ WHERE ledger_id = $1 AND kind = 1 AND id < $2 AND id >= $3 ORDER BY id DESC LIMIT $4
+"""
+
 PAGE_BY_REFERENCE = """
 SELECT journal_id AS id FROM picopay.reference
  WHERE ledger_id = $1 AND reference = $5 AND journal_id < $2 AND journal_id >= $3 LIMIT $4

@@ -202,7 +202,9 @@ async def _take_lock(guard: "asyncpg.Connection[Any]", report: Report) -> None:
 
 async def _run_on(database_url: DatabaseUrl, work: Callable[[Connection], None]) -> None:
     async def connect() -> "asyncpg.Connection[Any]":
-        connection = await asyncpg.connect(**database_url.connect_arguments())
+        connection: asyncpg.Connection[Any] = await asyncpg.connect(
+            **database_url.connect_arguments()
+        )
         # A role called like the schema would have it as its default one, whose tables Alembic
         # compares without their schema's name. Every name here is qualified.
         await connection.execute("SET search_path = pg_catalog")

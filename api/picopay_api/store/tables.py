@@ -118,8 +118,9 @@ balance = Table(
     CheckConstraint("posted_minor - held_minor >= floor_minor", name="floor"),
     CheckConstraint("held_minor >= 0", name="held"),
     CheckConstraint("state between 0 and 2", name="state"),
+    Index("balance_asset", "ledger_id", "asset", "account_id"),
     postgresql_with={"fillfactor": 50},
-    comment="The row that is locked: narrow, no other index, updated in place (HOT).",
+    comment="The row that is locked: narrow, updated in place (HOT): no index on what changes.",
 )
 
 journal = Table(
@@ -136,6 +137,7 @@ journal = Table(
     Column("metadata", JSONB),
     _time("created_at"),
     PrimaryKeyConstraint("ledger_id", "id"),
+    Index("journal_payment", "ledger_id", "id", postgresql_where=text("kind = 1")),
     postgresql_partition_by="RANGE (id)",
     comment="One immutable row per accepted command; the event feed reads it.",
 )

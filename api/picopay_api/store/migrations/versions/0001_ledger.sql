@@ -55,7 +55,8 @@ CREATE TABLE picopay.balance (
     CONSTRAINT balance_state CHECK (state between 0 and 2)
 )
  WITH (fillfactor = 50);
-COMMENT ON TABLE picopay.balance IS 'The row that is locked: narrow, no other index, updated in place (HOT).';
+CREATE INDEX balance_asset ON picopay.balance (ledger_id, asset, account_id);
+COMMENT ON TABLE picopay.balance IS 'The row that is locked: narrow, updated in place (HOT): no index on what changes.';
 COMMENT ON COLUMN picopay.balance.state IS '0 open, 1 frozen, 2 closed';
 COMMENT ON COLUMN picopay.balance.floor_minor IS 'lowest available balance; null: unbounded';
 COMMENT ON COLUMN picopay.balance.sequence IS 'number of entries so far';
@@ -73,6 +74,7 @@ CREATE TABLE picopay.journal (
     created_at timestamptz NOT NULL,
     CONSTRAINT journal_pkey PRIMARY KEY (ledger_id, id)
 ) PARTITION BY RANGE (id);
+CREATE INDEX journal_payment ON picopay.journal (ledger_id, id) WHERE kind = 1;
 COMMENT ON TABLE picopay.journal IS 'One immutable row per accepted command; the event feed reads it.';
 COMMENT ON COLUMN picopay.journal.id IS 'UUIDv7: the partition and the order of lists';
 COMMENT ON COLUMN picopay.journal.kind IS '1 payment, 2 transaction, 3 reversal';
