@@ -57,7 +57,7 @@ class Engine:
     async def open(cls, settings: Settings) -> AsyncIterator[Self]:
         """Start an engine, drain and stop it at the end of the block.
 
-        Starts with the database away, too: `ready` says so until it is there.
+        Starts with the database away, too: `readiness` says so until it is there.
         """
         commits = settings.commit_connections
         async with (
@@ -74,10 +74,6 @@ class Engine:
                 await engine._committer.close()
                 watch.cancel()
                 await asyncio.gather(watch, return_exceptions=True)
-
-    async def ready(self) -> str | None:
-        """Say why this process cannot serve, in a sentence; None when it can."""
-        return self.readiness.problem
 
     def stop_accepting(self) -> None:
         """Refuse new payments and transactions from now on."""

@@ -46,7 +46,7 @@ _IDEMPOTENCY_KEY = {
 }
 _STREAMED = ("text/csv", "application/x-ndjson")
 _OPEN = (
-    ("/health", "Is it there", "Says that the process answers."),
+    ("/health", "Is it healthy", "As `/readyz`: for load balancers and people."),
     ("/livez", "Is it alive", "Without any input or output: for liveness probes."),
     ("/readyz", "Can it serve", "The database answers and its schema fits: for readiness probes."),
 )
@@ -229,7 +229,7 @@ def _probe(path: str, summary: str, description: str) -> dict[str, Any]:
         }
     }
     responses = {"200": {"description": "Yes", "content": content}}
-    if path == "/readyz":
+    if path != "/livez":
         responses["503"] = {"description": "No; `reason` says why", "content": content}
     return {
         "operationId": path[1:],

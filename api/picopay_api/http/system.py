@@ -19,16 +19,15 @@ def routes(documents: dict[str, tuple[str, bytes]]) -> list[HTTPRouteHandler]:
     return [
         get(["/health"], sync_to_thread=False)(health),
         get(["/livez"], sync_to_thread=False)(livez),
-        get(["/readyz"])(readyz),
+        get(["/readyz"], sync_to_thread=False)(readyz),
         get(["/metrics"], sync_to_thread=True)(metrics_page),
         *(_fixed(path, *document) for path, document in documents.items()),
     ]
 
 
 def health(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Say that the process answers."""
-    request.scope["state"]["route"] = "/health"
-    return _status(Status(status="healthy"))
+    """Say whether the process can serve, in the words that load balancers are set up for."""
+    return _whether_ready(request, "/health", "healthy", "unhealthy")
 
 
 def livez(request: Request[Any, Any, Any]) -> Response[bytes]:
@@ -37,14 +36,9 @@ def livez(request: Request[Any, Any, Any]) -> Response[bytes]:
     return _status(Status(status="alive"))
 
 
-async def readyz(request: Request[Any, Any, Any]) -> Response[bytes]:
+def readyz(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Say whether the process can serve: the database answers and its schema fits."""
-    request.scope["state"]["route"] = "/readyz"
-    engine: Engine = request.app.state.engine
-    problem = await engine.ready()
-    if problem is None:
-        return _status(Status(status="ready"))
-    return _status(Status(status="not_ready", reason=problem), 503)
+    return _whether_ready(request, "/readyz", "ready", "not_ready")
 
 
 def metrics_page(request: Request[Any, Any, Any]) -> Response[bytes]:
@@ -52,6 +46,17 @@ def metrics_page(request: Request[Any, Any, Any]) -> Response[bytes]:
     request.scope["state"]["route"] = "/metrics"
     content, media_type = metrics.render()
     return Response(content, media_type=media_type)
+
+
+def _whether_ready(
+    request: Request[Any, Any, Any], route: str, yes: str, no: str
+) -> Response[bytes]:
+    request.scope["state"]["route"] = route
+    engine: Engine = request.app.state.engine
+    problem = engine.readiness.problem
+    if problem is None:
+        return _status(Status(status=yes))
+    return _status(Status(status=no, reason=problem), 503)
 
 
 def _status(status: Status, code: int = 200) -> Response[bytes]:
