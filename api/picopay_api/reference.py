@@ -18,6 +18,7 @@ import msgspec
 from picopay_api import errors, logs, metrics
 from picopay_api.cli import reference as cli
 from picopay_api.environment import accepted, meta, unit, variable
+from picopay_api.http import reference as http
 from picopay_api.settings import ClientSettings, Settings
 
 _NOTICE = "<!-- Made by `python -m picopay_api.reference`; change the code instead. -->"
@@ -229,12 +230,20 @@ def cli_page() -> str:
     )
 
 
+def http_page() -> str:
+    """Every operation of the API."""
+    return _page(
+        "The HTTP API", http.INTRODUCTION, http.operations(), http.refusals(), http.objects()
+    )
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "metrics.md": metrics_page,
     "logs.md": logs_page,
     "errors.md": errors_page,
     "cli.md": cli_page,
+    "http.md": http_page,
 }
 """The pages that are written whole, by their name below docs/reference."""
 

@@ -52,7 +52,7 @@ async def test_probes_follow_the_database_and_liveness_does_not(
         await _expect(api, 200)
 
 
-async def test_nothing_that_is_open_needs_a_key_or_tells_one(database_url: DatabaseUrl) -> None:
+async def test_nothing_that_is_open_needs_a_key(database_url: DatabaseUrl) -> None:
     async with served(database_url) as api:
         for path, media_type in (
             ("/health", "application/json"),
@@ -66,8 +66,7 @@ async def test_nothing_that_is_open_needs_a_key_or_tells_one(database_url: Datab
             assert answer.status_code == 200, path
             assert answer.headers["Content-Type"].startswith(media_type), path
             assert answer.headers["Request-Id"], path
-            assert "ppk_0" not in answer.text
-        assert "RateLimit" not in answer.headers
+            assert "RateLimit" not in answer.headers, path
 
 
 async def test_documents_can_be_switched_off(database_url: DatabaseUrl) -> None:

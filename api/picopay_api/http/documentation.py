@@ -3,16 +3,15 @@
 The page is one piece of static HTML that asks nothing of any other host: it works on a closed network.
 """
 
-import json
 from functools import cache
 from html import escape
-from typing import Any
 
 import msgspec
 
 from picopay_api import __version__
 from picopay_api.http import openapi
-from picopay_api.http.operations import Keyed, Operation
+from picopay_api.http.describing import example, members
+from picopay_api.http.operations import Operation
 from picopay_api.http.resources import OPERATIONS
 
 _STYLE = """
@@ -53,23 +52,6 @@ def documents() -> dict[str, tuple[str, bytes]]:
     }
 
 
-def example(operation: Operation) -> str:
-    """Return a curl line that makes an operation's example request."""
-    path = operation.path
-    for name in operation.path_parameters:
-        path = path.replace(f"{{{name}}}", "@alice" if name == "account" else f"${name.upper()}")
-    lines = [f'curl "$URL{path}" -H "Authorization: Bearer $KEY"']
-    if operation.method != "GET":
-        lines[0] = lines[0].replace("curl", f"curl -X {operation.method}", 1)
-    if operation.keyed is Keyed.REQUIRED or (
-        operation.example and operation.keyed is not Keyed.NEVER
-    ):
-        lines.append(f"-H 'Idempotency-Key: my-{operation.name.replace('_', '-')}-1'")
-    if operation.example:
-        lines += ["-H 'Content-Type: application/json'", f"-d '{json.dumps(operation.example)}'"]
-    return " \\\n  ".join(lines)
-
-
 def _page() -> str:
     links, sections, resource = [], [], ""
     for operation in OPERATIONS:
@@ -97,10 +79,10 @@ def _section(operation: Operation) -> str:
     ]
     rows = [(parameter.name, _prose(parameter.description)) for parameter in operation.parameters]
     if operation.body is not None:
-        rows += [(name, _kind(shape)) for name, shape in _members(operation.body)]
+        rows += [(name, _prose(kind)) for name, kind in members(operation.body)]
     if rows:
         parts.append(_table("Takes", rows))
-    answer = [(name, _kind(shape)) for name, shape in _members(operation.answer)]
+    answer = [(name, _prose(kind)) for name, kind in members(operation.answer)]
     parts.append(_table(f"Answers {operation.status}", answer))
     refusals = [
         (f"{error.status} {error.code}", escape(error.title))
@@ -115,34 +97,6 @@ def _table(title: str, rows: list[tuple[str, str]]) -> str:
         f"<tr><td><code>{escape(name)}</code></td><td>{said}</td></tr>" for name, said in rows
     )
     return f"<details><summary>{escape(title)}</summary><table>{cells}</table></details>"
-
-
-def _members(shape_of: type) -> list[tuple[str, dict[str, Any]]]:
-    (shape,), components = msgspec.json.schema_components([shape_of], ref_template="{name}")
-    properties: dict[str, dict[str, Any]] = components[shape["$ref"]]["properties"]
-    return list(properties.items())
-
-
-def _kind(shape: dict[str, Any]) -> str:
-    """Say a schema in a few words."""
-    kinds = [_word(option) for option in shape.get("anyOf", [shape])]
-    said = " or ".join(dict.fromkeys(kind for kind in kinds if kind))
-    if shape.get("default") not in (None, {}, []):
-        said += f", {json.dumps(shape['default'])} by default"
-    described = shape.get("description")
-    return escape(said) + (f". {_prose(described)}" if described else "")
-
-
-def _word(shape: dict[str, Any]) -> str:
-    if "$ref" in shape:
-        return str(shape["$ref"])
-    if "enum" in shape:
-        return " | ".join(map(json.dumps, shape["enum"]))
-    if "const" in shape:
-        return json.dumps(shape["const"])
-    if shape.get("type") == "array":
-        return f"array of {_word(shape['items']) or 'anything'}"
-    return str(shape.get("format") or shape.get("type", ""))
 
 
 def _prose(text: str) -> str:

@@ -19,7 +19,7 @@ from picopay_api.http.resources import OPERATIONS
 
 _REFS = "#/components/schemas/{name}"
 
-_ANY_CALL: tuple[type[PicoPayError], ...] = (
+ANY_CALL: tuple[type[PicoPayError], ...] = (
     errors.AuthenticationRequired,
     errors.ApiKeyInvalid,
     errors.RateLimited,
@@ -32,11 +32,15 @@ _ANY_CALL: tuple[type[PicoPayError], ...] = (
     errors.ShuttingDown,
     errors.InternalError,
 )
-_BODY: tuple[type[PicoPayError], ...] = (
+"""What every operation may refuse."""
+
+ANY_BODY: tuple[type[PicoPayError], ...] = (
     errors.UnsupportedMediaType,
     errors.BodyTooLarge,
     errors.MalformedBody,
 )
+"""What every operation that takes a body may refuse, too."""
+
 _NAMED_ID = (("account", "An account: its id, `acct_…`, or `@` and its reference, escaped."),)
 _IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
@@ -54,9 +58,9 @@ _OPEN = (
 
 def errors_of(operation: Operation) -> list[type[PicoPayError]]:
     """Every refusal that an operation can answer, by status and code."""
-    found = {*_ANY_CALL, *operation.errors}
+    found = {*ANY_CALL, *operation.errors}
     if operation.body is not None:
-        found.update(_BODY)
+        found.update(ANY_BODY)
     if operation.keyed is not Keyed.NEVER:
         found.add(errors.IdempotencyKeyInvalid)
     if operation.keyed is Keyed.REQUIRED:

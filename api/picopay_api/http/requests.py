@@ -13,31 +13,32 @@ from msgspec import Meta
 from picopay_api.engine.ledger import AMOUNT_MAX_MINOR, BALANCE_MAX_MINOR
 from picopay_api.errors import FieldFault, InvalidRequest
 
-_PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]+$"
+# Python's `$` also matches before a line feed at the end, that of JSON Schema (ECMA 262) does not.
+_END = r"$(?!\n)"
+_PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]+" + _END
 
-Amount = (
+Amount = Annotated[
     Annotated[int, Meta(ge=1, le=AMOUNT_MAX_MINOR)]
-    | Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,18}$")]
-)
-"""A positive number of minor units, up to 10^18."""
-
-SignedAmount = (
+    | Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,18}" + _END)],
+    Meta(description="Minor units, 1 to 10^18: an integer, or a string of its digits."),
+]
+SignedAmount = Annotated[
     Annotated[int, Meta(ge=-BALANCE_MAX_MINOR, le=BALANCE_MAX_MINOR)]
-    | Annotated[str, Meta(pattern=r"^-?(0|[1-9][0-9]{0,18})$")]
-)
-"""A number of minor units that may be negative."""
+    | Annotated[str, Meta(pattern=r"^-?(0|[1-9][0-9]{0,18})" + _END)],
+    Meta(description="Minor units, within ±4·10^18: an integer, or a string of its digits."),
+]
 
 Address = Annotated[
     str,
     Meta(
-        pattern=r"^(acct_[0-9a-f]{32}|@[^\x00-\x1f\x7f-\x9f]{1,255})$",
+        pattern=r"^(acct_[0-9a-f]{32}|@[^\x00-\x1f\x7f-\x9f]{1,255})" + _END,
         description="An account: its id, `acct_…`, or `@` and its reference.",
     ),
 ]
 Asset = Annotated[
     str,
     Meta(
-        pattern=r"^[A-Za-z][A-Za-z0-9]{0,15}(/[0-9]{1,2})?$",
+        pattern=r"^[A-Za-z][A-Za-z0-9]{0,15}(/[0-9]{1,2})?" + _END,
         description="An ISO 4217 code, or a code and its number of decimals, such as `BTC/8`.",
     ),
 ]
@@ -51,7 +52,13 @@ Reference = Annotated[
     ),
 ]
 AccountReference = Annotated[
-    str, Meta(pattern=r"^(?!@|acct_)[^\x00-\x1f\x7f-\x9f]+$", min_length=1, max_length=255)
+    str,
+    Meta(
+        pattern=r"^(?!@|acct_)[^\x00-\x1f\x7f-\x9f]+" + _END,
+        min_length=1,
+        max_length=255,
+        description="Your own name for it, by which `@name` finds it: unique in the ledger, for ever.",
+    ),
 ]
 Key = Annotated[str, Meta(pattern=_PRINTABLE, min_length=1, max_length=40)]
 Value = Annotated[str, Meta(max_length=500)]
