@@ -135,6 +135,7 @@ BEGIN
             v_detail[c] := v_known_detail[c];
         ELSIF v_known_fingerprint[c] IS NOT NULL THEN
             v_outcome[c] := 'idempotency_key_reused';
+            v_id[c] := NULL;
         ELSE
             IF v_taken[c] THEN
                 v_code := 'reference_taken';
