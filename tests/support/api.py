@@ -37,6 +37,11 @@ class Api:
         headers = {"Idempotency-Key": key or f"test-{self._keys}", **headers}
         return await self.client.post(path, json=body, headers=headers)
 
+    def fresh_key(self) -> str:
+        """Return an idempotency key that was not used yet."""
+        self._keys += 1
+        return f"test-{self._keys}"
+
     async def account(self, reference: str, funds: int = 0, **fields: Any) -> dict[str, Any]:
         """Make an account in USD, with funds from the world."""
         made = await self.post("/v1/accounts", {"reference": reference, "asset": "USD", **fields})
@@ -53,6 +58,25 @@ class Api:
         """Pay in USD."""
         body = {"source": source, "destination": destination, "amount": amount, "asset": "USD"}
         return await self.post("/v1/payments", body, key)
+
+    async def transact(
+        self, *postings: tuple[Any, ...], key: str | None = None, **fields: Any
+    ) -> httpx.Response:
+        """Book postings (source, destination, amount) in USD; an asset may follow as a fourth."""
+        names = ("source", "destination", "amount", "asset")
+        shown = [dict(zip(names, (*posting, "USD"), strict=False)) for posting in postings]
+        return await self.post("/v1/transactions", {"postings": shown, **fields}, key)
+
+    async def raw(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
+        """Send bytes as they are; return the status, the headers by lower-case name and the body."""
+        address = httpx.URL(self.url)
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        writer.write(request)
+        head, _, body = (await asyncio.wait_for(reader.read(), 20)).partition(b"\r\n\r\n")
+        writer.close()
+        status, *lines = head.decode("latin-1").split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines)
+        return int(status.split()[1]), headers, body
 
     async def secret(self, *scopes: str) -> str:
         """Make a key of the first ledger and return its secret."""

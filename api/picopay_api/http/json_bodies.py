@@ -16,6 +16,7 @@ from picopay_api.errors import FieldFault, InvalidRequest, MalformedBody
 DEPTH_MAX = 16
 """How deep arrays and objects may nest; the API's own need four."""
 
+_BLANKS_BEFORE_COLON = (b" :", b"\t:", b"\n:", b"\r:")
 _PLACE = re.compile(r" - at (?:`key` in )?`\$(?P<path>[^`]*)`$")
 _STEP = re.compile(r"\.(?P<name>[^.\[\]]+)|\[(?P<index>\d+|\.\.\.)\]")
 _FIELD = re.compile(r"(?:unknown|required) field `(?P<name>.*)`$", re.DOTALL)
@@ -48,9 +49,10 @@ def _parse(body: bytes) -> Any:
         raise MalformedBody("the body is not UTF-8") from None
     except RecursionError:
         raise MalformedBody("the body nests too deep") from None
-    # Exactly one `":` for each key, as compact writers leave it, proves that no key came twice;
-    # otherwise the text has blanks there, or the same inside a string, and is read once more.
-    if body.count(b'":') != keys:
+    # Exactly one `":` for each key, as compact writers leave it, proves that no key came twice, unless
+    # a blank before another colon hides one; such a text, or one with `":` inside a string, is read
+    # once more.
+    if body.count(b'":') != keys or any(blank in body for blank in _BLANKS_BEFORE_COLON):
         json.loads(body, object_pairs_hook=_without_doubles)
     return tree
 

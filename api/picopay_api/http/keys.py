@@ -4,6 +4,7 @@ Nobody hands out more than they have: a key makes and rolls keys with scopes of 
 administrator does so in every ledger.
 """
 
+from datetime import UTC, datetime
 from uuid import UUID
 
 from picopay_api.engine.ids import API_KEY, LEDGER, parse_id
@@ -48,7 +49,8 @@ async def create_api_key(call: Call) -> Reply:
         ledger = await _other_ledger(call, named)
     check_scopes(request.scopes)
     _require_own(call, request.scopes)
-    made = await call.engine.keys.create(ledger, request.name, request.scopes, request.expires_at)
+    expires_at = _in_utc(request.expires_at)
+    made = await call.engine.keys.create(ledger, request.name, request.scopes, expires_at)
     return Reply(body=answers.api_key(made.key, made.secret), status=201)
 
 
@@ -124,6 +126,14 @@ async def revoke_api_key(call: Call) -> Reply:
     ledger, id = await _ledger(call), call.id("api_key", API_KEY, ApiKeyNotFound)
     _require_own(call, (await call.engine.keys.get(ledger, id)).scopes)
     return Reply(body=answers.api_key(await call.engine.keys.revoke(ledger, id)))
+
+
+def _in_utc(moment: datetime | None) -> datetime | None:
+    try:
+        return None if moment is None else moment.astimezone(UTC)
+    except OverflowError:
+        fault = FieldFault("/expires_at", "must lie between the years 1 and 9999, in UTC")
+        raise InvalidRequest(f"{fault.pointer}: {fault.detail}", fault) from None
 
 
 async def _ledger(call: Call) -> UUID:

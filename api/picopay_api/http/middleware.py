@@ -23,7 +23,6 @@ UNMATCHED = "unmatched"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SANE_ID = re.compile(rb"[A-Za-z0-9._\-]{1,128}\Z")
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-_API = "/v1/"
 
 _log = get_logger(__name__)
 
@@ -44,8 +43,7 @@ class Middleware:
         state: dict[str, Any] = scope["state"]
         state["request_id"] = request_id
         state["headers"] = {"Request-Id": request_id, "PicoPay-Version": VERSION}
-        raw_path = scope.get("raw_path")
-        if raw_path and scope["path"].startswith(_API):
+        if raw_path := scope.get("raw_path"):
             # References may hold slashes: the router must see them as they were escaped.
             scope["path"] = raw_path.partition(b"?")[0].decode("latin-1")
         answered = 500

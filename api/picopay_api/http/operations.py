@@ -24,8 +24,8 @@ from picopay_api.errors import (
     IdempotencyKeyInvalid,
     IdempotencyKeyMissing,
     InvalidRequest,
+    MalformedBody,
     MissingError,
-    NotFound,
     PicoPayError,
     ScopeMissing,
     UnsupportedMediaType,
@@ -138,7 +138,7 @@ def operation(
             path=path,
             name=handle.__name__.rstrip("_"),
             summary=summary.rstrip("."),
-            description=re.sub(r"\s*\n\s+", " ", description).strip(),
+            description=" ".join(description.split()),
             scope=scope,
             handle=handle,
             answer=answer,
@@ -172,7 +172,7 @@ class Edge:
         headers = _single(raw_headers)
         if headers.get("picopay-version", VERSION) != VERSION:
             raise InvalidRequest(f"the only PicoPay-Version so far is {VERSION}")
-        key = _idempotency_key(headers.get("idempotency-key"), asked.keyed)
+        key = _idempotency_key(raw_headers, asked.keyed)
         call = Call(
             engine=self._engine,
             settings=self._settings,
@@ -229,13 +229,18 @@ def _single(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     return found
 
 
-def _idempotency_key(value: str | None, keyed: Keyed) -> str | None:
+def _idempotency_key(headers: Iterable[tuple[bytes, bytes]], keyed: Keyed) -> str | None:
+    values = [value for name, value in headers if name == b"idempotency-key"]
     if keyed is Keyed.NEVER:
         return None
-    if value is None:
+    if not values:
         if keyed is Keyed.REQUIRED:
             raise IdempotencyKeyMissing("send an `Idempotency-Key` of your own for each operation")
         return None
+    if len(values) > 1:
+        # Joined, as HTTP joins headers, they would be a third key that nobody meant.
+        raise IdempotencyKeyInvalid("send one `Idempotency-Key`")
+    value = values[0].decode("latin-1").strip()
     quoted = _QUOTED.match(value)
     key = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else value
     if not _KEY.match(key):
@@ -251,23 +256,35 @@ def _require_json(content_type: str | None) -> None:
 
 
 async def _read(request: Request[Any, Any, Any], length: str | None, bytes_max: int) -> bytes:
-    """Read the body, and no more of it than may be."""
+    """Read the body, and no more of it than may be.
+
+    Raises:
+        BodyTooLarge: there is more of it.
+        MalformedBody: the client went away; nobody will hear of it, but it is no defect of ours.
+    """
     too_large = BodyTooLarge(f"a body has at most {bytes_max} bytes", bytes_max=bytes_max)
     if length is not None and length.isdigit() and int(length) > bytes_max:
         raise too_large
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
+    while True:  # ends with the body, its limit or the connection
+        message = await request.receive()
+        if message["type"] != "http.request":  # the client has hung up
+            raise MalformedBody("the connection was closed before the body was complete")
+        body += message["body"]
         if len(body) > bytes_max:
             raise too_large
-    return bytes(body)
+        if not message["more_body"]:
+            return bytes(body)
 
 
 def _path(parameters: Mapping[str, Any]) -> dict[str, str]:
     """Decode the parts of the path; the router sees them as they were sent (`middleware.py`)."""
     try:
-        return {
+        found = {
             name: unquote_to_bytes(str(value)).decode("utf-8") for name, value in parameters.items()
         }
     except UnicodeDecodeError:
-        raise NotFound("the path is not UTF-8") from None
+        raise InvalidRequest("the path is not UTF-8") from None
+    if any("\x00" in value for value in found.values()):
+        raise InvalidRequest("the path must not contain NUL (U+0000)")
+    return found

@@ -21,7 +21,11 @@ LIMIT_DEFAULT = 20
 LIMIT_MAX = 100
 _FIELDS_MAX = 60
 _TEXT_MAX = 512
+_METADATA_VALUE_MAX = 500
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?(Z|[+-][0-9]{2}:[0-9]{2})\Z"
+)
 _METADATA = re.compile(r"metadata\[(?P<key>.{1,40})\]\Z", re.DOTALL)
 
 
@@ -37,6 +41,12 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
 def _text(value: str) -> str:
     if not value or len(value) > _TEXT_MAX or _CONTROL.search(value):
         raise ValueError(f"must be 1 to {_TEXT_MAX} printable characters")
+    return value
+
+
+def _metadata_value(value: str) -> str:
+    if len(value) > _METADATA_VALUE_MAX or "\x00" in value:
+        raise ValueError(f"must be at most {_METADATA_VALUE_MAX} characters, none of them NUL")
     return value
 
 
@@ -58,18 +68,14 @@ def read_time(value: str) -> datetime:
     Raises:
         ValueError: it is not RFC 3339 with an offset.
     """
-    message = "must be a time of RFC 3339 with its offset, such as 2026-11-23T10:00:00Z"
-    if len(value) < len("2026-11-23T10:00Z") or value[10] not in "Tt":
-        raise ValueError(message)
+    text = value.replace(" ", "+").upper()
     try:
-        moment = datetime.fromisoformat(value.replace(" ", "+"))
-        return moment.astimezone(UTC) if moment.tzinfo is not None else _naive(message)
+        # Python reads more of ISO 8601 than RFC 3339 has, such as weeks and commas.
+        if _TIME.match(text):
+            return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise ValueError(message) from None
-
-
-def _naive(message: str) -> datetime:
-    raise ValueError(message)
+        pass
+    raise ValueError("must be a time of RFC 3339 with its offset, such as 2026-11-23T10:00:00Z")
 
 
 def _one_of(*words: str) -> Callable[[str], str]:
@@ -89,7 +95,7 @@ def _ledger(value: str) -> Any:
 
 
 _STRING = {"type": "string"}
-_TIME = {"type": "string", "format": "date-time"}
+_MOMENT = {"type": "string", "format": "date-time"}
 
 LIMIT = Parameter(
     name="limit",
@@ -124,7 +130,7 @@ IDEMPOTENCY_KEY = Parameter(
 )
 METADATA = Parameter(
     name="metadata",
-    read=_text,
+    read=_metadata_value,
     schema={"type": "object", "additionalProperties": _STRING},
     description="Those with this pair: `metadata[key]=value`; several must all match.",
 )
@@ -132,7 +138,7 @@ CREATED_AT = tuple(
     Parameter(
         name=f"created_at[{bound}]",
         read=read_time,
-        schema=_TIME,
+        schema=_MOMENT,
         description=f"Those created {words} this time.",
     )
     for bound, words in (
@@ -145,7 +151,7 @@ CREATED_AT = tuple(
 AT = Parameter(
     name="at",
     read=read_time,
-    schema=_TIME,
+    schema=_MOMENT,
     description="After everything booked up to and including this time; now when absent.",
 )
 AFTER = Parameter(
@@ -209,7 +215,7 @@ def _read_pair(name: str, value: str, known: dict[str, Parameter], found: dict[s
     if parameter is None or (name == "metadata" and not item):
         raise ValueError(f"is not a parameter here; known are {', '.join(known) or 'none'}")
     target = found.setdefault("metadata", {}) if item else found
-    place = item["key"] if item else name
+    place = _text(item["key"]) if item else name
     if place in target:
         raise ValueError("must be given once")
     target[place] = parameter.read(value)

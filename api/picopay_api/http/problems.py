@@ -5,6 +5,7 @@ one of those refusals first. Nothing of a defect but its `request_id` is told to
 """
 
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import msgspec
@@ -26,6 +27,9 @@ from picopay_api.http.answers import EXACT_MAX
 
 MEDIA_TYPE = "application/problem+json"
 _RETRY_AFTER_S = 1
+_PATH_SAFE = (
+    "/%:@!$&'()*+,;=~"  # what a path holds as it is (RFC 3986), escapes made by the client too
+)
 
 
 def body(error: PicoPayError, base_url: str, instance: str, request_id: str) -> bytes:
@@ -35,7 +39,7 @@ def body(error: PicoPayError, base_url: str, instance: str, request_id: str) -> 
         "title": error.title,
         "status": error.status,
         "detail": error.detail,
-        "instance": instance,
+        "instance": quote(instance, safe=_PATH_SAFE),
         "code": error.code,
         "request_id": request_id,
     }
@@ -53,7 +57,8 @@ def headers(error: PicoPayError) -> dict[str, str]:
     if isinstance(error, AccessError) and error.status == 401:
         found["WWW-Authenticate"] = 'Bearer realm="picopay"'
     if isinstance(error, UnavailableError | IdempotencyKeyInFlight) or error.status == 429:
-        found["Retry-After"] = str(error.members.get("retry_after_s", _RETRY_AFTER_S))
+        after_s = getattr(error, "retry_after_s", _RETRY_AFTER_S)
+        found["Retry-After"] = str(error.members.get("retry_after_s", after_s))
     if isinstance(error, MethodNotAllowed):
         found["Allow"] = ", ".join(error.members.get("allowed", ()))
     if error.replayed:

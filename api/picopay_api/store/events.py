@@ -19,10 +19,10 @@ SELECT b.first_position
 FEED = f"""
 WITH wanted AS (
     (SELECT * FROM picopay.block
-      WHERE ledger_id = $1 AND first_position <= $2 + 1 ORDER BY first_position DESC LIMIT 1)
+      WHERE ledger_id = $1 AND first_position <= $2::bigint + 1 ORDER BY first_position DESC LIMIT 1)
     UNION ALL
     (SELECT * FROM picopay.block
-      WHERE ledger_id = $1 AND first_position > $2 + 1 AND first_position <= $2 + $3
+      WHERE ledger_id = $1 AND first_position > $2 + 1 AND first_position <= $2 + $3::bigint
       ORDER BY first_position LIMIT $3)),
 numbered AS ({_IN_COMMIT_ORDER})
 SELECT * FROM (
