@@ -8,6 +8,7 @@ from picopay_api.errors import (
     AccountFrozen,
     AccountNotFound,
     AssetMismatch,
+    AssetUnknown,
     BalanceOutOfRange,
     FieldFault,
     IdempotencyKeyInFlight,
@@ -24,11 +25,8 @@ from picopay_api.http.operations import Call, Keyed, Reply, operation
 from picopay_api.http.requests import PaymentRequest, minor
 
 MOVING = (
-    AccountNotFound,
     IdempotencyKeyInFlight,
     IdempotencyKeyReused,
-    SameAccount,
-    AssetMismatch,
     AccountClosed,
     AccountFrozen,
     InsufficientFunds,
@@ -36,6 +34,9 @@ MOVING = (
     ReferenceTaken,
 )
 """What can become of any operation that moves money."""
+
+NAMING = (AccountNotFound, SameAccount, AssetMismatch, AssetUnknown)
+"""What can be wrong with the postings of a body; `@world` takes any asset that there is."""
 
 
 def pay(request: PaymentRequest) -> Pay:
@@ -65,7 +66,7 @@ def pay(request: PaymentRequest) -> Pay:
     answer=answers.Payment,
     status=201,
     keyed=Keyed.REQUIRED,
-    errors=MOVING,
+    errors=(*NAMING, *MOVING),
     example={"source": "@alice", "destination": "@bob", "amount": 1250, "asset": "USD"},
 )
 async def create_payment(call: Call) -> Reply:

@@ -13,7 +13,7 @@ from picopay_api.errors import (
 )
 from picopay_api.http import answers, parameters
 from picopay_api.http.operations import Call, Keyed, Reply, operation
-from picopay_api.http.payments import MOVING
+from picopay_api.http.payments import MOVING, NAMING
 from picopay_api.http.requests import ReversalRequest, TransactionRequest, minor, signed_minor
 
 
@@ -58,7 +58,7 @@ def transact(request: TransactionRequest) -> Transact:
     answer=answers.Transaction,
     status=201,
     keyed=Keyed.OPTIONAL,
-    errors=(IdempotencyKeyMissing, *MOVING, ConditionFailed),
+    errors=(IdempotencyKeyMissing, *NAMING, *MOVING, ConditionFailed),
     example={
         "postings": [
             {"source": "@world", "destination": "@alice", "amount": 5000, "asset": "USD"},
