@@ -365,9 +365,10 @@ def page[V, T](view: PageView[V], show: Callable[[V], T]) -> Page[T]:
 
 
 def events(found: Sequence[EventView], after: int, limit: int) -> Events:
-    """Show a stretch of the feed."""
+    """Show up to `limit` events of a stretch of the feed; one more tells that there are more."""
+    shown_now = found[:limit]
     return Events(
-        data=[event(view) for view in found],
-        has_more=len(found) == limit,
-        next_after=found[-1].position if found else after,
+        data=[event(view) for view in shown_now],
+        has_more=len(found) > limit,
+        next_after=shown_now[-1].position if shown_now else after,
     )

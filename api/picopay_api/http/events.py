@@ -20,7 +20,7 @@ async def list_events(call: Call) -> Reply:
     `next_after` with what you did about the events, and ask again with `?after=`.
     """
     after, limit = call.query.get("after", 0), call.query.get("limit", parameters.LIMIT_DEFAULT)
-    found = await call.engine.events.list(call.ledger, after, limit)
+    found = await call.engine.events.list(call.ledger, after, limit + 1)
     return Reply(body=answers.events(found, after, limit))
 
 
