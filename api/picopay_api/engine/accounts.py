@@ -4,6 +4,7 @@ Called by `http/accounts.py`. Money never moves here: balances change in `store/
 """
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -35,6 +36,8 @@ from picopay_api.errors import (
     InvalidRequest,
     ReferenceTaken,
 )
+from picopay_api.logs import Event, get_logger
+from picopay_api.metrics import IDEMPOTENCY_REPLAYS
 from picopay_api.store import accounts as statements
 from picopay_api.store import idempotency
 from picopay_api.store.database import Connection, Database
@@ -43,6 +46,9 @@ METADATA_PAIRS_MAX = 50
 _STREAM_CHUNK = 1_000
 _ATTEMPTS_MAX = 3
 _STATES = tuple(AccountState)  # by stored number
+_IN_THE_WAY = "other sessions were in the way; nothing was done"
+
+_log = get_logger(__name__)
 
 
 class NewAccount(msgspec.Struct, frozen=True, kw_only=True, tag="account"):
@@ -96,45 +102,47 @@ class Accounts:
             raise InvalidRequest("the account would begin below its floor", fault)
         for _ in range(_ATTEMPTS_MAX):
             try:
-                return await self._create(ledger, request, key)
+                made = await self._create(ledger, request, key)
             except asyncpg.UniqueViolationError:
                 continue  # the same key at the same moment: what it made is found now
-        raise DatabaseUnavailable("other sessions were in the way each time; nothing was done")
+            if made.replayed:
+                IDEMPOTENCY_REPLAYS.inc()
+                _log.info(Event.IDEMPOTENCY_HIT, ledger=ledger, idempotency_key=key)
+            return made
+        raise DatabaseUnavailable(_IN_THE_WAY)
 
     async def _create(self, ledger: UUID, request: NewAccount, key: str | None) -> Made[Account]:
-        operation = idempotency.ACCOUNT_OPERATION
-        asked = fingerprint(request)
-        async with self._database.transaction() as connection:
-            if key is not None:
-                known = await connection.fetchrow(
-                    idempotency.FIND, ledger, key, operation, self._retention_days
-                )
-                if known is not None and known["fingerprint"] != asked:
-                    raise IdempotencyKeyReused("the key was used before with another body")
-                if known is not None:
-                    return Made(
-                        _fresh(request, known["object_id"], known["created_at"]), replayed=True
-                    )
-            id = new_id()
+        id, asked = new_id(), fingerprint(request)
+        metadata, floor_minor = _json(request.metadata), request.min_balance_minor
+        named = (ledger, key, idempotency.ACCOUNT_OPERATION)
+        async with self._change() as connection:
+            if made := await self._known(connection, named, request):
+                return made
             created_at = await connection.fetchval(
-                statements.MAKE,
-                ledger,
-                id,
-                request.reference,
-                _json(request.metadata),
-                request.asset,
-                request.min_balance_minor,
+                statements.MAKE, ledger, id, request.reference, metadata, request.asset, floor_minor
             )
             if created_at is None:
-                raise ReferenceTaken(
-                    f"the reference {request.reference!r} already names an account",
-                    reference=request.reference,
-                )
+                # Who was there first may have been the same request, sent twice at once.
+                if made := await self._known(connection, named, request):
+                    return made
+                said = f"the reference {request.reference!r} already names an account"
+                raise ReferenceTaken(said, reference=request.reference)
             if key is not None:
-                await connection.execute(
-                    idempotency.KEEP, ledger, key, operation, asked, id, created_at
-                )
+                await connection.execute(idempotency.KEEP, *named, asked, id, created_at)
         return Made(_fresh(request, id, created_at))
+
+    async def _known(
+        self, connection: Connection, named: tuple[UUID, str | None, int], request: NewAccount
+    ) -> Made[Account] | None:
+        """Return what a key has made before; None when there is no key, or it is a new one."""
+        if named[1] is None:
+            return None
+        known = await connection.fetchrow(idempotency.FIND, *named, self._retention_days)
+        if known is None:
+            return None
+        if known["fingerprint"] != fingerprint(request):
+            raise IdempotencyKeyReused("the key was used before with another body")
+        return Made(_fresh(request, known["object_id"], known["created_at"]), replayed=True)
 
     async def get(self, ledger: UUID, account: str) -> Account:
         """Return an account with its balance.
@@ -152,7 +160,7 @@ class Accounts:
         Raises:
             InvalidCursor: the cursor is of another list.
         """
-        sql, arguments = statements.PAGE, tuple[str, ...]()
+        sql, arguments = statements.PAGE, tuple[Any, ...](filters.created_at.moments())
         if filters.reference is not None:
             sql, arguments = statements.PAGE_BY_REFERENCE, (filters.reference,)
         elif filters.metadata:
@@ -190,7 +198,7 @@ class Accounts:
             InvalidRequest: there would be more than 50 pairs.
         """
         found = await self._directory.one(ledger, account)
-        async with self._database.transaction() as connection:
+        async with self._change() as connection:
             text = await connection.fetchval(statements.LOCK_METADATA, ledger, found.id)
             before: dict[str, str] = msgspec.json.decode(text)
             merged = {**before, **changes}
@@ -317,34 +325,38 @@ class Accounts:
 
     async def _move(self, ledger: UUID, account: str, target: AccountState) -> Account:
         found = await self._directory.one(ledger, account)
-        async with self._database.transaction() as connection:
+        async with self._change() as connection:
             await _set_state(connection, ledger, found.id, target)
         return await self._get(ledger, found)
+
+    @asynccontextmanager
+    async def _change(self) -> AsyncIterator[Connection]:
+        """Lend a transaction; who waits too long for the locks of another is told to come back."""
+        try:
+            async with self._database.transaction() as connection:
+                yield connection
+        except asyncpg.LockNotAvailableError as error:
+            raise DatabaseUnavailable(_IN_THE_WAY) from error
 
     async def _get(self, ledger: UUID, found: FoundAccount) -> Account:
         (record,) = await self._database.rows(statements.BY_IDS, ledger, [found.id])
         return _account(record)
 
 
-async def _set_state(
-    connection: Connection, ledger: UUID, account: UUID, target: AccountState
-) -> None:
+async def _set_state(connection: Connection, ledger: UUID, account: UUID, to: AccountState) -> None:
     row = await connection.fetchrow(statements.LOCK_BALANCE, ledger, account)
     assert row is not None  # the directory has found the account, and accounts are never deleted
     number, posted, held = row
     state = _STATES[number]
-    if state is target:
+    if state is to:
         return
     if state is AccountState.CLOSED:
         raise AccountStateConflict("a closed account stays closed", account=account)
-    if target is AccountState.CLOSED and (posted or held):
+    if to is AccountState.CLOSED and (posted or held):
         raise AccountNotEmpty(
-            "an account is closed only when nothing is on it",
-            account=account,
-            posted=posted,
-            held=held,
+            "only an empty account is closed", account=account, posted=posted, held=held
         )
-    await connection.execute(statements.SET_STATE, ledger, account, _STATES.index(target))
+    await connection.execute(statements.SET_STATE, ledger, account, _STATES.index(to))
 
 
 def _json(value: Any) -> str:

@@ -180,14 +180,15 @@ class Journal:
             return partial(self._scan_by_account, ledger, account, filters.created_at)
         if filters.status == "refunded":
             return partial(by_id, statements.PAGE_REVERSED, ())
-        return partial(by_id, statements.PAGE_OF_PAYMENTS if payments_only else statements.PAGE, ())
+        page = statements.PAGE_OF_PAYMENTS if payments_only else statements.PAGE
+        return partial(by_id, page, filters.created_at.moments())
 
     async def _scan_by_id(
         self,
         ledger: UUID,
         times: Times,
         sql: str,
-        arguments: tuple[str, ...],
+        arguments: tuple[Any, ...],
         after: bytes | None,
         count: int,
     ) -> Sequence[Candidate[JournalRow]]:

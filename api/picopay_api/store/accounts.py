@@ -52,7 +52,8 @@ SELECT a.id, b.asset
 
 PAGE = """
 SELECT id FROM picopay.account
- WHERE ledger_id = $1 AND id < $2 AND id >= $3 ORDER BY id DESC LIMIT $4
+ WHERE ledger_id = $1 AND id < $2 AND id >= $3 AND created_at BETWEEN $5 AND $6
+ ORDER BY id DESC LIMIT $4
 """
 
 PAGE_BY_METADATA = """

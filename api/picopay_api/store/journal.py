@@ -1,7 +1,8 @@
 """Statements that read the journal: rows by id, and the candidates of lists in the order of an index.
 
 Called by `engine/journal.py`. Every page statement returns `id` and the 16-byte position of its order,
-newest first, and touches at most the rows it returns.
+newest first, and touches at most the rows it returns; those that know `created_at` pass over the rows
+between a bound of time and the ids that are certain to lie beyond it (`engine/paging.py`).
 """
 
 BY_IDS = """
@@ -14,12 +15,14 @@ SELECT j.id, j.kind, j.parent_id, j.reference, j.idempotency_key, j.postings, j.
 
 PAGE = """
 SELECT id FROM picopay.journal
- WHERE ledger_id = $1 AND id < $2 AND id >= $3 ORDER BY id DESC LIMIT $4
+ WHERE ledger_id = $1 AND id < $2 AND id >= $3 AND created_at BETWEEN $5 AND $6
+ ORDER BY id DESC LIMIT $4
 """
 
 PAGE_OF_PAYMENTS = """
 SELECT id FROM picopay.journal
- WHERE ledger_id = $1 AND kind = 1 AND id < $2 AND id >= $3 ORDER BY id DESC LIMIT $4
+ WHERE ledger_id = $1 AND kind = 1 AND id < $2 AND id >= $3 AND created_at BETWEEN $5 AND $6
+ ORDER BY id DESC LIMIT $4
 """
 
 PAGE_BY_REFERENCE = """
