@@ -67,24 +67,20 @@ def migration_url(settings: "Settings") -> "DatabaseUrl":
 
 
 def migrate_to(settings: "Settings", revision: str) -> None:
-    """Migrate forward and log what was applied.
+    """Migrate forward.
 
     Raises:
         CommandFailed: it cannot start, or a step failed.
     """
-    from picopay_api.logs import Event, get_logger
     from picopay_api.store import migrate as migrations
     from picopay_api.store.migrate import MigrationBusy
 
-    log = get_logger(__name__)
     url = migration_url(settings)
     with _migrating(), progress("migrating") as tell:
         try:
-            applied = asyncio.run(migrations.upgrade_async(url, revision, tell))
+            asyncio.run(migrations.upgrade_async(url, revision, tell))
         except MigrationBusy as error:
             raise CommandFailed(str(error), ExitCode.BUSY, code="migration_busy") from error
-    for step in applied:
-        log.info(Event.MIGRATION_APPLIED, revision=step.revision)
 
 
 @contextmanager
@@ -126,6 +122,8 @@ def _check(settings: "Settings", as_json: bool) -> None:
     problem = state.problem()
     if problem is None and not state.is_head():
         problem = f"migrations are pending: at {state.current}, this release wants {state.head}"
+        if state.current == state.head:
+            problem = "the functions in the database are not those of this release"
     if problem is not None:
         raise CommandFailed(problem, ExitCode.SCHEMA, code="schema_out_of_range")
 

@@ -1,15 +1,16 @@
 """Brings a database to a revision of the schema, and says where it is.
 
 Called by `picopay migrate`, by `picopay up` and by the tests; `state` is read by every process before
-it writes. Migrations go forward only, under a session advisory lock on a direct connection of the
-owner's role, each in a transaction of its own with a `lock_timeout`. The functions (`*.sql`) are put
-in place with every upgrade to head, so that each has one readable source (decision 0004).
+it writes. Migrations go forward only, on one direct connection of the owner's role that holds an
+advisory lock, each in a transaction of its own with a `lock_timeout`. The functions (`*.sql`) have one
+readable source each (decision 0004): they come with the last step, in its transaction.
 """
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,22 +22,66 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from picopay_api.database_url import DatabaseUrl
+from picopay_api.logs import Event, get_logger
+from picopay_api.store import partitions
+from picopay_api.store.migrations import run_statements
 from picopay_api.store.tables import SCHEMA, metadata
 
 MIN_COMPATIBLE_SCHEMA = "0001"
 """The oldest schema that this release can work with."""
 
+_FOLDER = Path(__file__).parent  # tests put another release's migrations and functions in its place
 _MIGRATION_LOCK = 0x7069636F706179  # "picopay": the advisory lock of whoever migrates
 _LOCK_WAIT_S = 120
-_LOCK_TIMEOUT_MS = 5_000
-_FIRST_RETENTION_DAYS = 30  # a migration only creates partitions; it forgets no key that matters
+_KEEP_DAYS = 36_500  # a migration makes partitions; it drops none, whatever retention is set
 _FUNCTIONS = ("history.sql", "partitions.sql", "decide.sql")
 
+# A role called like the schema would have it as its default one, whose tables Alembic compares without
+# their schema's name: hence the search path. Every name here is qualified.
+_SESSION = """
+SET search_path = pg_catalog;
+SET statement_timeout = 0;
+SET lock_timeout = '5s'
+"""
+
+# What stands in the database, in one digest: a function changed by hand is not the release's any more.
+_STANDING_FUNCTIONS = """
+SELECT encode(sha256(convert_to(
+           string_agg(definition, '' ORDER BY definition COLLATE "C"), 'UTF8')), 'hex')
+  FROM pg_proc AS p CROSS JOIN LATERAL pg_get_functiondef(p.oid) AS definition
+ WHERE p.pronamespace = to_regnamespace('picopay') AND p.prokind = 'f'
+"""
+
+_STATE = """
+SELECT a.version_num, s.min_compatible
+  FROM picopay.alembic_version AS a LEFT JOIN picopay.schema_version AS s ON true
+"""
+
+_FUNCTIONS_CURRENT = f"""
+SELECT functions_digest = $1 || ' ' || ({_STANDING_FUNCTIONS}) FROM picopay.schema_version
+"""  # noqa: S608  # composed of constants
+
+_NOTE_STEP = """
+INSERT INTO picopay.schema_version (min_compatible, functions_digest) VALUES ($1, '')
+    ON CONFLICT (one) DO UPDATE SET min_compatible = excluded.min_compatible
+"""
+
+_NOTE_FUNCTIONS = f"""
+UPDATE picopay.schema_version SET functions_digest = $1 || ' ' || ({_STANDING_FUNCTIONS})
+"""  # noqa: S608  # composed of constants
+
+_PARTITIONS = """
+SELECT relname FROM pg_class WHERE relispartition AND relnamespace = to_regnamespace('picopay')
+"""
+
 Report = Callable[[str], None]
+
+_log = get_logger(__name__)
 
 
 class MigrationError(Exception):
@@ -59,7 +104,8 @@ class SchemaState(msgspec.Struct, frozen=True):
     """Where a database is, beside what this release wants.
 
     `current` is null before the first migration. `min_compatible` is the oldest schema this release
-    works with; `oldest_release` is the oldest release head that the database admits.
+    works with; `oldest_release` is the oldest release head that the database admits. Whether the
+    functions are this release's is looked at by `read_state` only.
     """
 
     current: str | None
@@ -84,9 +130,13 @@ class SchemaState(msgspec.Struct, frozen=True):
             )
         return None
 
+    def is_ahead(self) -> bool:
+        """Tell whether a newer release has migrated the database."""
+        return self.current is not None and self.current > self.head
+
     def is_head(self) -> bool:
         """Tell whether nothing is left to migrate."""
-        return self.functions_current and self.current is not None and self.current >= self.head
+        return self.is_ahead() or (self.current == self.head and self.functions_current)
 
 
 def head() -> str:
@@ -96,26 +146,26 @@ def head() -> str:
 
 async def state(connection: "asyncpg.Connection[Any]") -> SchemaState:
     """Read where the database of a connection is; any role that may use the schema can."""
-    row = None
+    current = oldest_release = None
     if await connection.fetchval("SELECT to_regclass('picopay.schema_version') IS NOT NULL"):
-        row = await connection.fetchrow(
-            "SELECT a.version_num, s.min_compatible, s.functions_digest"
-            "  FROM picopay.alembic_version AS a, picopay.schema_version AS s"
-        )
+        current, oldest_release = await connection.fetchrow(_STATE) or (None, None)
     return SchemaState(
-        current=row["version_num"] if row else None,
+        current=current,
         head=head(),
         min_compatible=MIN_COMPATIBLE_SCHEMA,
-        oldest_release=row["min_compatible"] if row else None,
-        functions_current=row is not None and row["functions_digest"] == _functions_digest(),
+        oldest_release=oldest_release,
     )
 
 
 async def read_state(database_url: DatabaseUrl) -> SchemaState:
-    """Connect, read the state of the schema, disconnect."""
+    """Connect, read the state of the schema and of the functions, disconnect."""
     connection = await asyncpg.connect(**database_url.connect_arguments())
     try:
-        return await state(connection)
+        found = await state(connection)
+        if found.current is None:
+            return found
+        are_current = await connection.fetchval(_FUNCTIONS_CURRENT, _functions_digest())
+        return msgspec.structs.replace(found, functions_current=bool(are_current))
     finally:
         await connection.close()
 
@@ -139,33 +189,46 @@ def upgrade(database_url: str, revision: str = "head", report: Report = lambda _
 async def upgrade_async(
     database_url: DatabaseUrl, revision: str = "head", report: Report = lambda _: None
 ) -> list[Step]:
-    """Migrate a database forward to `revision`, telling `report` of each step; return the steps."""
-    guard = await asyncpg.connect(**database_url.connect_arguments())
-    try:
-        await _take_lock(guard, report)
-        steps = list(_steps((await state(guard)).current, revision))
-        await guard.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
-        to_head = revision == "head" or revision == head()
-        if to_head:
-            await guard.execute(_functions())
+    """Migrate a database forward to `revision`, telling `report` of each step; return the steps.
+
+    What a newer release has migrated is left alone: its functions and what it admits are its own.
+    """
+    async with _connected(database_url) as connection:
+        driver: asyncpg.Connection[Any]
+        driver = (await connection.get_raw_connection()).driver_connection  # type: ignore[assignment]  # what `connect` below gave it
+        await _take_lock(driver, report)
+        found = await state(driver)
+        steps = list(_steps(found.current, revision))
+        if found.is_ahead():
+            if problem := found.problem():
+                raise MigrationError(problem)
+            return []
+        if await driver.fetchval("SELECT to_regnamespace('picopay') IS NULL"):
+            await driver.execute(f"CREATE SCHEMA {SCHEMA}")
+        target = steps[-1].revision if steps else cast(str, found.current)
+        # Where this release cannot work, the functions of an older one may still be at work.
+        functions = _functions(_FOLDER) if target >= MIN_COMPATIBLE_SCHEMA else None
         for step in steps:
             report(f"{step.revision} {step.title}")
-            await _run_on(database_url, lambda c, r=step.revision: _alembic_upgrade(c, r))  # type: ignore[misc]  # mypy cannot type a lambda's default
-            await _note(guard, step.min_compatible, "")
-        if to_head:
-            await _note(guard, _module(head()).min_compatible, _functions_digest())
-            await guard.execute(f"SET lock_timeout = {_LOCK_TIMEOUT_MS}")
-            await guard.execute(f"SELECT picopay.maintain_partitions({_FIRST_RETENTION_DAYS})")
-    finally:
-        await guard.close()  # which also gives the lock back
+            await connection.run_sync(_take_step, step, functions if step is steps[-1] else None)
+            _log.info(Event.MIGRATION_APPLIED, revision=step.revision)
+        if not steps:
+            await connection.run_sync(_conclude, _step(target), functions)
+            await connection.commit()
+        if functions is not None:
+            await _make_partitions(driver, report)
     return steps
 
 
 async def drift(database_url: DatabaseUrl) -> list[str]:
-    """Compare the migrated database with `tables.py`; an empty list when they agree."""
+    """Compare the migrated database with `tables.py`; an empty list when they agree.
+
+    Alembic does not look at checks, storage parameters and triggers; a test compares the catalogues.
+    """
     found: list[str] = []
 
     def compare(connection: Connection) -> None:
+        parts = set(connection.exec_driver_sql(_PARTITIONS).scalars())
         context = MigrationContext.configure(
             connection,
             opts={
@@ -173,26 +236,42 @@ async def drift(database_url: DatabaseUrl) -> list[str]:
                 "version_table_schema": SCHEMA,
                 "include_name": lambda name, kind, _: kind != "schema" or name == SCHEMA,
                 "include_object": lambda _, name, kind, reflected, __: (
-                    not (kind == "table" and reflected and _is_partition(name))
+                    not (kind == "table" and reflected and name in parts)
                 ),
                 "compare_server_default": True,
             },
         )
         found.extend(str(difference) for difference in compare_metadata(context, metadata))
 
-    await _run_on(database_url, compare)
+    async with _connected(database_url) as connection:
+        await connection.run_sync(compare)
     return found
 
 
-def _is_partition(name: str) -> bool:
-    parent = name.rpartition("_")[0]
-    table = metadata.tables.get(f"{SCHEMA}.{parent}")
-    return table is not None and bool(table.dialect_options["postgresql"]["partition_by"])
+@asynccontextmanager
+async def _connected(database_url: DatabaseUrl) -> AsyncIterator[AsyncConnection]:
+    """Connect for what Alembic does; its errors are the driver's own, as everywhere else."""
+
+    async def connect() -> "asyncpg.Connection[Any]":
+        connection: asyncpg.Connection[Any]
+        connection = await asyncpg.connect(**database_url.connect_arguments())
+        await connection.execute(_SESSION)
+        return connection
+
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
+    try:
+        async with engine.connect() as connection:
+            yield connection
+    except DBAPIError as error:
+        raise (error.orig and error.orig.__cause__) or error from error
+    finally:
+        await engine.dispose()
 
 
-async def _take_lock(guard: "asyncpg.Connection[Any]", report: Report) -> None:
+async def _take_lock(driver: "asyncpg.Connection[Any]", report: Report) -> None:
+    """Take the lock, which goes with the connection: what it protects cannot outlive it."""
     for waited_s in range(_LOCK_WAIT_S):
-        if await guard.fetchval("SELECT pg_try_advisory_lock($1)", _MIGRATION_LOCK):
+        if await driver.fetchval("SELECT pg_try_advisory_lock($1)", _MIGRATION_LOCK):
             return
         if waited_s == 0:
             report("waiting for another migration to end")
@@ -200,40 +279,29 @@ async def _take_lock(guard: "asyncpg.Connection[Any]", report: Report) -> None:
     raise MigrationBusy(f"another migration has held the lock for {_LOCK_WAIT_S} seconds")
 
 
-async def _run_on(database_url: DatabaseUrl, work: Callable[[Connection], None]) -> None:
-    async def connect() -> "asyncpg.Connection[Any]":
-        connection: asyncpg.Connection[Any] = await asyncpg.connect(
-            **database_url.connect_arguments()
-        )
-        # A role called like the schema would have it as its default one, whose tables Alembic
-        # compares without their schema's name. Every name here is qualified.
-        await connection.execute("SET search_path = pg_catalog")
-        return connection
-
-    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
-    try:
-        async with engine.connect() as connection:
-            await connection.run_sync(work)
-    finally:
-        await engine.dispose()
-
-
-def _alembic_upgrade(connection: Connection, revision: str) -> None:
-    connection.exec_driver_sql(f"SET lock_timeout = {_LOCK_TIMEOUT_MS}")
-    connection.commit()
-    config = _config()
+def _take_step(connection: Connection, step: Step, functions: str | None) -> None:
+    config = _config(_FOLDER)
     config.attributes["connection"] = connection
-    command.upgrade(config, revision)
+    config.attributes["conclude"] = partial(_conclude, connection, step, functions)
+    command.upgrade(config, step.revision)
     connection.commit()
 
 
-async def _note(guard: "asyncpg.Connection[Any]", min_compatible: str, digest: str) -> None:
-    await guard.execute(
-        "INSERT INTO picopay.schema_version (min_compatible, functions_digest) VALUES ($1, $2)"
-        " ON CONFLICT (one) DO UPDATE SET min_compatible = $1, functions_digest = $2",
-        min_compatible,
-        digest,
-    )
+def _conclude(connection: Connection, step: Step, functions: str | None) -> None:
+    """Note what the database admits from now on; in the step's transaction, so never too late."""
+    connection.exec_driver_sql(_NOTE_STEP, (step.min_compatible,))
+    if functions is not None:
+        run_statements(connection, functions)
+        connection.exec_driver_sql(_NOTE_FUNCTIONS, (_functions_digest(),))
+
+
+async def _make_partitions(driver: "asyncpg.Connection[Any]", report: Report) -> None:
+    try:
+        async with driver.transaction():
+            await driver.execute(partitions.SHORT_LOCKS)
+            await driver.execute(partitions.MAINTAIN, _KEEP_DAYS)
+    except (asyncpg.LockNotAvailableError, asyncpg.DuplicateTableError):
+        report("partitions are left to the worker: a long transaction or the worker is in the way")
 
 
 def _steps(current: str | None, revision: str) -> Iterator[Step]:
@@ -247,31 +315,34 @@ def _steps(current: str | None, revision: str) -> Iterator[Step]:
         )
     for name in revisions:
         if (current is None or name > current) and name <= target:
-            script = _module(name)
-            yield Step(name, (script.__doc__ or "").strip().splitlines()[0], script.min_compatible)
+            yield _step(name)
 
 
-def _module(revision: str) -> Any:
-    return _scripts().get_revision(revision).module
+def _step(revision: str) -> Step:
+    script: Any = _scripts().get_revision(revision).module
+    return Step(revision, (script.__doc__ or "").strip().splitlines()[0], script.min_compatible)
+
+
+def _scripts() -> ScriptDirectory:
+    return _scripts_in(_FOLDER)
 
 
 @cache
-def _scripts() -> ScriptDirectory:
-    return ScriptDirectory.from_config(_config())
+def _scripts_in(folder: Path) -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config(folder))
 
 
-def _config() -> Config:
+def _config(folder: Path) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(folder / "migrations"))
     config.set_main_option("path_separator", "os")
     return config
 
 
 @cache
-def _functions() -> str:
-    folder = Path(__file__).parent
+def _functions(folder: Path) -> str:
     return "\n".join((folder / name).read_text(encoding="utf-8") for name in _FUNCTIONS)
 
 
 def _functions_digest() -> str:
-    return hashlib.sha256(_functions().encode()).hexdigest()
+    return hashlib.sha256(_functions(_FOLDER).encode()).hexdigest()

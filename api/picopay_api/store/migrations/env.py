@@ -12,6 +12,8 @@ context.configure(
     target_metadata=metadata,
     version_table_schema=SCHEMA,
     transaction_per_migration=True,
+    # Called within the transaction of each migration, at its end.
+    on_version_apply=lambda **_: context.config.attributes["conclude"](),
 )
 with context.begin_transaction():
     context.run_migrations()

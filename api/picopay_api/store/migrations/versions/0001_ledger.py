@@ -1,6 +1,6 @@
 """Ledgers, accounts, journal and what keeps them honest.
 
-The tables themselves are in `0001_ledger.sql`, beside this file.
+The tables themselves are in `0001_ledger.sql`, beside this file; its triggers call `history.sql`.
 """
 
 from pathlib import Path
@@ -14,4 +14,6 @@ min_compatible = "0001"
 
 def upgrade() -> None:
     """Create every table, its first partitions, the net of triggers and the runtime role."""
-    run_script(Path(__file__).with_suffix(".sql"))
+    here = Path(__file__)
+    run_script(here.parents[2] / "history.sql")
+    run_script(here.with_suffix(".sql"))
