@@ -3,11 +3,14 @@
 -- Called by the migration and by the worker. SECURITY DEFINER, because the runtime role owns nothing:
 -- it can ask for this and for nothing else. A DEFAULT partition catches what slips through; money is
 -- never dropped. Each step takes a short lock (the caller sets lock_timeout).
+--
+-- The search paths name pg_temp, and last: unnamed, it would come first, and a type that the caller made
+-- there, called like one of ours, would run the caller's code with the owner's rights.
 
 -- The smallest UUIDv7 of an instant: the bound of a journal partition.
 CREATE OR REPLACE FUNCTION picopay.uuid_at(p_time timestamptz) RETURNS uuid
 LANGUAGE sql IMMUTABLE STRICT
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $uuid_at$
     SELECT (lpad(to_hex((extract(epoch FROM p_time) * 1000)::bigint), 12, '0')
             || '00000000000000000000')::uuid
@@ -17,7 +20,7 @@ CREATE OR REPLACE FUNCTION picopay.maintain_partitions(p_retention_days integer)
 RETURNS TABLE (action text, partition_name text)
 LANGUAGE plpgsql
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $maintain_partitions$
 DECLARE
     c_months_ahead CONSTANT integer := 3;
