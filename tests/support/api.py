@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import msgspec
 import uvicorn
+from litestar import Litestar
 
 from picopay_api.app import create_app
 from picopay_api.cli.serving import listen, url_of
@@ -21,12 +22,18 @@ from picopay_api.settings import Settings
 
 
 class Api:
-    """A running server; `client` asks as the administrator of its first ledger."""
+    """A running server; `client` asks as the administrator of its first ledger.
 
-    def __init__(self, url: str, engine: Engine, client: httpx.AsyncClient) -> None:
+    `engine` is the test's own, beside the one of the server, which is that of `app`.
+    """
+
+    def __init__(
+        self, url: str, engine: Engine, client: httpx.AsyncClient, app: Litestar | None = None
+    ) -> None:
         self.url = url
         self.engine = engine
         self.client = client
+        self.app = app
         self._keys = 0
 
     async def post(
@@ -99,11 +106,10 @@ def as_key(secret: str) -> dict[str, str]:
 async def served(url: DatabaseUrl, **changes: Any) -> AsyncIterator[Api]:
     """Serve on a free port with a ledger of its own and an administrator."""
     settings = msgspec.structs.replace(Settings(database_url=url, pool_size=6), **changes)
+    app = create_app(settings)
     listener = listen("127.0.0.1", 0)
     server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(settings), ws="none", lifespan="on", log_config=None, server_header=False
-        )
+        uvicorn.Config(app, ws="none", lifespan="on", log_config=None, server_header=False)
     )
     serving = asyncio.ensure_future(server.serve([listener]))
     try:
@@ -117,7 +123,7 @@ async def served(url: DatabaseUrl, **changes: Any) -> AsyncIterator[Api]:
             ) as client:
                 while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
                     await asyncio.sleep(0.01)
-                yield Api(address, engine, client)
+                yield Api(address, engine, client, app)
     finally:
         server.should_exit = True
         await serving

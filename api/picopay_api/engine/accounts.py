@@ -96,7 +96,7 @@ class Accounts:
         """
         exponent_of(request.asset)
         if request.reference is not None and is_reserved(request.reference):
-            raise ReferenceTaken("references of the outside world are reserved")
+            raise ReferenceTaken("it names the outside world", reference=request.reference)
         if (request.min_balance_minor or 0) > 0:
             fault = FieldFault("/min_balance", "must be 0 or less: the account begins empty")
             raise InvalidRequest("the account would begin below its floor", fault)
