@@ -33,6 +33,14 @@ def described(method: str, path: str) -> dict[str, Any] | None:
     return None
 
 
+def request_schema(method: str, path: str) -> Draft202012Validator:
+    """Return what checks the body of a request."""
+    operation = described(method, path)
+    assert operation is not None, path
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    return Draft202012Validator({**schema, "components": openapi.document()["components"]})
+
+
 async def _check(response: httpx.Response) -> None:
     await response.aread()
     request = response.request

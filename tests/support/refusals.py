@@ -12,6 +12,7 @@ import httpx
 import msgspec
 
 from picopay_api.http.operations import Operation
+from picopay_api.worker.sealer import Sealer
 from support.api import Api, as_key
 
 ELSEWHERE = {
@@ -95,6 +96,7 @@ class Scene(msgspec.Struct):
         await api.client.post(f"/v1/api_keys/{ids['revoked']}/revoke")
         ids["ledger"] = gone.json()["ledger"]
         ids["event"] = ids["payment"].replace("pay_", "evt_")
+        await Sealer(api.engine.database).step()
         return cls(api, ids, secrets)
 
     @staticmethod
