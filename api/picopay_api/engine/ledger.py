@@ -100,6 +100,14 @@ def plan_transaction(request: Transact, found: Found, stamp: Stamp) -> Command:
         AccountNotFound, AssetMismatch, SameAccount, BalanceOutOfRange: a posting cannot be.
     """
     postings = tuple(_posting(posting, found) for posting in request.postings)
+    conditions = tuple(
+        Condition(
+            _account(found, (condition.account, None)).id,
+            condition.available_gte_minor,
+            condition.available_lte_minor,
+        )
+        for condition in request.conditions
+    )
     return Command(
         ledger=stamp.ledger,
         id=stamp.id,
@@ -108,14 +116,7 @@ def plan_transaction(request: Transact, found: Found, stamp: Stamp) -> Command:
         fingerprint=fingerprint(request),
         postings=postings,
         legs=_legs(postings),
-        conditions=tuple(
-            Condition(
-                _account(found, (condition.account, None)).id,
-                condition.available_gte_minor,
-                condition.available_lte_minor,
-            )
-            for condition in request.conditions
-        ),
+        conditions=conditions,
         reference=request.reference,
         metadata=request.metadata,
     )
