@@ -34,7 +34,7 @@ check: $(READY) ## Check format, style, types, imports, generated files and the 
 	@set -ex; for module in $(GENERATED_CHECKS); do $(RUN)python -m $$module --check; done
 	PYTHONPATH=tests $(RUN)python -m support.schema_drift
 
-bench: $(READY) ## Measure throughput and latency.
+bench: $(READY) ## Measure payments per second, beside pgbench and a no-op (ARGS=--full: longer).
 	@exec $(RUN)python tests/benchmarks/run.py $(ARGS)
 
 lock: $(READY) ## Resolve the dependencies anew into requirements.lock (ARGS=--upgrade for the newest).
