@@ -54,8 +54,11 @@ def interrupt_on_stop() -> None:
 
     For work that must not run long in an event loop, such as the start of a database.
     """
-    for number in _SIGNALS:
-        signal.signal(number, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # Not raised by themselves: an event loop takes SIGINT over and cancels its work, while an
+        # exception in the midst of the database driver's C code crashes the process.
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 def survive_repeated_signals() -> None:
