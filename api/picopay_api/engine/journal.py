@@ -175,6 +175,8 @@ class Journal:
             return partial(self._scan_by_key, ledger, filters.idempotency_key)
         if filters.metadata:
             pair = next(iter(filters.metadata.items()))
+            if payments_only:
+                return partial(by_id, statements.PAGE_OF_PAYMENTS_BY_METADATA, pair)
             return partial(by_id, statements.PAGE_BY_METADATA, pair)
         if account is not None:
             return partial(self._scan_by_account, ledger, account, filters.created_at)

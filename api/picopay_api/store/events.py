@@ -35,6 +35,8 @@ SELECT * FROM (
                   row.metadata, row.created_at
              FROM picopay.journal AS row
             WHERE row.ledger_id = $1 AND row.id BETWEEN k.first_id AND k.last_id AND row.xid = k.xid
+           -- One range of the index per commit: joined freely, all of the journal would be hashed.
+           OFFSET 0
           ) AS j
      WHERE k.first_position <= $2 + $3 AND k.first_position + k.count > $2 + 1) AS event
  WHERE position > $2 AND position <= $2 + $3
@@ -47,8 +49,12 @@ WITH RECURSIVE known AS ({KNOWN_CLUSTERS})
 SELECT j.id, b.first_position + earlier.count + before.count AS position
   FROM picopay.journal AS j
  CROSS JOIN known
-  JOIN picopay.commit AS k ON k.ledger_id = $1 AND k.cluster = known.cluster AND k.xid = j.xid
-                          AND j.id BETWEEN k.first_id AND k.last_id
+ CROSS JOIN LATERAL (
+       SELECT * FROM picopay.commit AS c
+        WHERE c.ledger_id = $1 AND c.cluster = known.cluster AND c.xid = j.xid
+          AND j.id BETWEEN c.first_id AND c.last_id
+       -- By the whole key: joined by xid alone, all commits would be hashed.
+       OFFSET 0) AS k
  CROSS JOIN LATERAL (
        SELECT * FROM picopay.block AS block
         WHERE block.ledger_id = $1 AND block.cluster = k.cluster AND block.xid_from <= k.xid

@@ -51,6 +51,12 @@ SELECT id FROM (
  ORDER BY id DESC LIMIT $4
 """
 
+PAGE_OF_PAYMENTS_BY_METADATA = """
+SELECT id FROM picopay.metadata_item
+ WHERE ledger_id = $1 AND object = 1 AND key = $5 AND value = $6 AND id < $2 AND id >= $3
+ ORDER BY id DESC LIMIT $4
+"""
+
 PAGE_BY_ACCOUNT = """
 SELECT e.journal_id AS id, e.created_at, e.sequence FROM picopay.entry AS e
  WHERE e.ledger_id = $1 AND e.account_id = $2 AND (e.created_at, e.sequence) < ($3, $4)

@@ -96,6 +96,8 @@ SELECT k.decided_at, j.xid, j.id, j.kind, j.parent_id, j.reference, j.idempotenc
  CROSS JOIN LATERAL (
        SELECT * FROM picopay.journal AS row
         WHERE row.ledger_id = $1 AND row.id BETWEEN k.first_id AND k.last_id AND row.xid = k.xid
+       -- One range of the index per commit: joined freely, all of the journal would be hashed.
+       OFFSET 0
       ) AS j
  WHERE k.ledger_id = $1 AND k.cluster = $2 AND k.xid >= $3 AND k.xid < $4
  ORDER BY k.decided_at, k.xid, j.id
