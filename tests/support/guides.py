@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import IO, Any
 
 import msgspec
@@ -246,7 +247,7 @@ class Reader:
         assert self._bash.stdout is not None
         self._bash.stdin.write(
             # From a file, with a stdin of its own: what runs must not read the commands behind it.
-            f"trap '_failed=$?' ERR; _failed=0; source {script} </dev/null; trap - ERR\n"
+            f"trap '_failed=$?' ERR; _failed=0; source {quote(str(script))} </dev/null; trap - ERR\n"
             f'printf "%s %s\\n" {_END} "$_failed"\n'
         )
         self._bash.stdin.flush()
@@ -254,7 +255,8 @@ class Reader:
 
     def close(self) -> None:
         """End the shell and all that runs in the terminals."""
-        for process in (self._bash, *self._terminals):
+        processes: list[subprocess.Popen[Any]] = [self._bash, *self._terminals]
+        for process in processes:
             kill(tree(process.pid))
             process.wait()
         for pipe in (self._bash.stdin, self._bash.stdout):

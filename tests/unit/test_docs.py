@@ -144,7 +144,9 @@ def test_commands_and_options_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", WRITTEN, ids=name)
 def test_options_named_by_themselves_exist(page: Path) -> None:
-    known = set(chain(*OPTIONS.values()))
+    known = {"--help", *chain(*OPTIONS.values())}
+    for program in (CHECKOUT / "tests" / "benchmarks").glob("*.py"):
+        known.update(re.findall(r"\"(--[a-z-]+)\"", text(program)))
     shown = {word for _, block in FENCE.findall(text(page)) for word in block.split()}
     for span in spans(page):
         if re.match(r"--[a-z]", span):
