@@ -1,6 +1,7 @@
 """What travels beside the bodies: request ids, traces, quotas, versions, methods, headers that come twice."""
 
 import asyncio
+import gzip
 import io
 import json
 import logging
@@ -95,6 +96,9 @@ async def test_a_trace_is_on_the_lines_of_its_request(api: Api, lines: Lines) ->
             (f"00-{'0' * 32}-b7ad6b7169203331-01", None),
             (f"00-{TRACE}-{'0' * 16}-01", None),
             (f"00-{TRACE.upper()}-b7ad6b7169203331-01", None),
+            (f"ff-{TRACE}-b7ad6b7169203331-01", None),
+            (f"00-{TRACE}-b7ad6b7169203331-01x", None),
+            (f"01-{TRACE}-b7ad6b7169203331-01-later", TRACE),
             ("nonsense", None),
             ("", None),
         )
@@ -220,6 +224,24 @@ async def test_a_header_that_comes_twice_is_not_guessed_at(api: Api) -> None:
         assert answer.status_code == status, (extra, answer.text)
         assert answer.json().get("code") == (code or answer.json().get("code"))
     assert await api.available("alice") == 9
+
+
+async def test_a_compressed_body_is_refused_as_such(api: Api) -> None:
+    await api.account("alice", 10)
+    headers = {"Content-Type": "application/json", "Idempotency-Key": "k"}
+    for coding, content in (
+        ("gzip", gzip.compress(json.dumps(PAYMENT).encode())),
+        ("gzip", json.dumps(PAYMENT).encode()),
+        ("br", b""),
+        ("identity, gzip", b""),
+    ):
+        answer = await api.client.post(
+            "/v1/payments", content=content, headers={**headers, "Content-Encoding": coding}
+        )
+        assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
+    plain = {**headers, "Content-Encoding": "identity"}
+    answer = await api.client.post("/v1/payments", content=json.dumps(PAYMENT), headers=plain)
+    assert answer.status_code == 201
 
 
 async def test_lengths_that_contradict_each_other_are_refused(api: Api) -> None:

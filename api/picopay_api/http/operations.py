@@ -192,6 +192,8 @@ class Edge:
         content_type = headers.get("content-type")
         if content_type is not None or not asked.body_optional:
             _require_json(content_type)
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            raise UnsupportedMediaType("send the body as it is, without a `Content-Encoding`")
         body = await _read(request, headers.get("content-length"), self._settings.body_bytes_max)
         if not body and asked.body_optional:
             return asked.body()
