@@ -8,9 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
 from sqlalchemy import Connection
 
@@ -23,16 +21,10 @@ from picopay_api.worker.sealer import Sealer
 from support.journal import Book, opened
 from support.postgres import VERSIONS, Server
 from support.releases import Release
-from support.sql import execute, rows
+from support.sql import Contents, contents, execute, rows
 
 OLDEST_AND_NEWEST = (VERSIONS[0], VERSIONS[-1])
 REVISIONS = sorted(script.revision for script in migrate._scripts().walk_revisions())
-
-PARENTS = """
-SELECT relname FROM pg_class
- WHERE relnamespace = 'picopay'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
-   AND relname NOT IN ('alembic_version', 'schema_version')
-"""
 
 STRUCTURE = """
 WITH known AS (SELECT * FROM pg_class
@@ -93,20 +85,6 @@ def next_release(tmp_path: Path) -> Release:
 
 async def lines(url: DatabaseUrl, *queries: str) -> set[str]:
     return {row[0] for query in queries for row in await rows(url, query)}
-
-
-Contents = dict[str, list[dict[str, Any]]]
-
-
-async def contents(url: DatabaseUrl) -> Contents:
-    """Read every row of every table."""
-    return {
-        name: [
-            msgspec.json.decode(row[0])
-            for row in await rows(url, f"SELECT to_jsonb(t)::text FROM picopay.{name} AS t")
-        ]
-        for (name,) in await rows(url, PARENTS)
-    }
 
 
 def require_kept(before: Contents, after: Contents) -> None:

@@ -7,6 +7,8 @@ database that is merely away refuses nothing here: requests wait for it within t
 
 import asyncio
 
+import asyncpg
+
 from picopay_api.errors import DatabaseUnavailable, PicoPayError, SchemaOutOfRange
 from picopay_api.logs import Event, get_logger
 from picopay_api.metrics import READY, SCHEMA_REVISION
@@ -39,8 +41,14 @@ class Readiness:
         except (DatabaseUnavailable, TimeoutError):
             self._conclude("the database cannot be reached")
             return
+        except asyncpg.PostgresError as error:  # such as a role without any right
+            self._judge(f"the schema cannot be read: {error}")
+            return
         self._show(state.current)
-        problem = state.problem()
+        self._judge(state.problem())
+
+    def _judge(self, problem: str | None) -> None:
+        """Let the pools lend sessions when the schema fits, and refuse when it does not."""
         if problem is None:
             self._refuse(None)
             self._in_range.set()
