@@ -91,7 +91,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # What happens to accounts.
 
-    @initialize(rich=seldom)
+    @initialize(rich=st.booleans())
     def begin(self, rich: bool) -> None:
         """An outside world of two assets, and somebody to pay to; some own all that one can."""
         for asset in ("USD", "EUR"):
