@@ -38,7 +38,11 @@ _UNREACHABLE = (
     asyncpg.InvalidCatalogNameError,  # 3D000
     asyncpg.ReadOnlySQLTransactionError,  # 25006: a standby, after a failover
     asyncpg.InterfaceError,  # the session was closed under us
+    asyncpg.InternalClientError,  # the server's last words came unasked; or no host is the primary
 )
+
+_TOOK_TOO_LONG = (TimeoutError, asyncpg.QueryCanceledError)
+"""What asking once more would only make worse."""
 
 _SESSION = {
     "timezone": "UTC",
@@ -125,11 +129,20 @@ class Database:
 
     @asynccontextmanager
     async def unguarded_session(self) -> AsyncIterator[Connection]:
-        """Lend a session whatever the schema is: to find out."""
+        """Lend a session whatever the schema is: to find out.
+
+        While there is a refusal, the session is not kept: the migration that is waited for may be what
+        makes the role that sessions take on.
+        """
+        kept = self.refusal is None
         try:
             async with self._pool.acquire(timeout=self._acquire_timeout_s) as connection:
                 self._observe()
-                yield connection
+                try:
+                    yield connection
+                finally:
+                    if not kept:
+                        connection.terminate()
         except _UNREACHABLE as error:
             if isinstance(error, ValueError):
                 raise  # an argument that the driver cannot encode
@@ -167,7 +180,9 @@ class Database:
         try:
             async with self.session() as connection:
                 return await read(connection)
-        except DatabaseUnavailable:
+        except DatabaseUnavailable as error:
+            if isinstance(error.__cause__, _TOOK_TOO_LONG):
+                raise
             async with self.session() as connection:
                 return await read(connection)
 
