@@ -7,7 +7,9 @@ order of arrival, and never wait for a batch to fill. How a batch gets through i
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Sequence
+from copy import copy
+from sys import getsizeof
 from time import monotonic
 from uuid import UUID
 
@@ -36,8 +38,9 @@ from picopay_api.store.decide import Outcome
 
 _SWEEP_S = 0.25
 _IN_FLIGHT_PER_BATCH = 3  # a third decided, a third being encoded, a third on its way
-_COMMAND_BYTES = 400  # what a command weighs beside its postings and metadata
-_POSTING_BYTES = 250
+_BATCH_POSTINGS_MAX = 2_000  # a fraction of a second of locks; a bound of commands knows no size
+_COMMAND_BYTES = 400  # what a command weighs beside its postings, conditions and metadata
+_POSTING_BYTES = 250  # a condition weighs no more
 
 _log = get_logger(__name__)
 
@@ -58,7 +61,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class _Waiting:
     """A command on its way, and everybody who waits for it."""
 
-    __slots__ = ("arrived_s", "bytes", "command", "futures", "name")
+    __slots__ = ("arrived_s", "bytes", "command", "futures", "heard", "name")
 
     def __init__(self, command: Command, name: Name | None, size: int, arrived_s: float) -> None:
         self.command = command
@@ -66,15 +69,18 @@ class _Waiting:
         self.bytes = size
         self.arrived_s = arrived_s
         self.futures: list[asyncio.Future[Outcome]] = []
+        self.heard = False  # whoever asked first has been answered, or has left
 
     def answer(self, outcome: Outcome | PicoPayError) -> None:
         """Tell everybody who still waits; who joined later is told of a replay."""
-        for place, future in enumerate(self.futures):
+        for future in self.futures:
+            first, self.heard = not self.heard, True
             if future.done():
                 continue
             if isinstance(outcome, PicoPayError):
-                future.set_exception(outcome)
-            elif place == 0:
+                # One each: a traceback belongs to the task that raises.
+                future.set_exception(copy(outcome))
+            elif first:
                 future.set_result(outcome)
             else:
                 future.set_result(msgspec.structs.replace(outcome, replayed=True))
@@ -94,6 +100,7 @@ class Committer:
         self._bytes = 0
         self._work = asyncio.Event()
         self._accepting = True
+        self._stopped_s = 0.0  # when that ended
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -106,27 +113,33 @@ class Committer:
 
     def stop_accepting(self) -> None:
         """Refuse new commands from now on; those accepted are still decided."""
-        self._accepting = False
+        if self._accepting:
+            self._accepting = False
+            self._stopped_s = monotonic()
 
     async def drain(self) -> None:
-        """Wait until everything accepted is decided, at most for the deadline of one command."""
-        latest_s = monotonic() + self._limits.timeout_s
+        """Stop accepting and wait until all is decided, at most for the deadline of one command."""
+        self.stop_accepting()
+        latest_s = self._stopped_s + self._limits.timeout_s
         while self._open and monotonic() < latest_s:  # noqa: ASYNC110  # only at the end of a process
             await asyncio.sleep(0.01)
 
     async def close(self) -> None:
-        """Stop accepting, decide what was accepted, end."""
-        self.stop_accepting()
+        """Stop accepting, decide what was accepted, end; whoever still waits then is told so."""
         await self.drain()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for waiting in list(self._open.values()):
+            self._settle(waiting, ShuttingDown("this process has ended; the same key will tell"))
+        self._queues.clear()
+        self._queued = self._bytes = 0
 
     async def submit(self, command: Command) -> Outcome:
         """Have a command decided; returns once its outcome is on disk.
 
-        A command with the key of one on its way joins it when it asks for the same. Who is cancelled
-        while waiting does not cancel the command.
+        A command with the key of one on its way joins it when it asks for the same, and shares its
+        deadline unless that has passed. Who is cancelled while waiting does not cancel the command.
 
         Raises:
             PicoPayError: the refusal that was decided; `IdempotencyKeyInFlight`, `Overloaded`,
@@ -141,6 +154,13 @@ class Committer:
             raise IdempotencyKeyInFlight(
                 "the first request with this Idempotency-Key is still running, with another body"
             )
+        elif len(waiting.futures) >= self._limits.queue_commands_max:
+            QUEUE_REFUSALS.inc()
+            raise Overloaded("too many requests wait for this Idempotency-Key")
+        elif not waiting.futures:
+            waiting.arrived_s = (
+                monotonic()
+            )  # all were told at the deadline; who asks again has a new one
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         waiting.futures.append(future)
         outcome = await future
@@ -183,25 +203,25 @@ class Committer:
                 await self._delivery.deliver(
                     [waiting.command for waiting in batch],
                     lambda command, outcome: self._settle(self._open[command.id], outcome),
-                    self._wanted(batch),
+                    self._wanted,
                 )
             except Exception:  # noqa: BLE001  # whatever it is, the next batch must be decided
                 # A defect must neither end this worker nor leave anybody waiting.
                 _log.exception(Event.UNEXPECTED_ERROR, commands=len(batch))
-            finally:
-                for waiting in batch:
-                    if waiting.command.id in self._open:
-                        self._settle(waiting, InternalError("the outcome is not known; ask again"))
+            for waiting in batch:
+                if waiting.command.id in self._open:
+                    self._settle(waiting, InternalError("the outcome is not known; ask again"))
 
-    def _wanted(self, batch: list[_Waiting]) -> Callable[[], bool]:
-        """Say whether anybody still waits for a batch: retries end when nobody does."""
-        return lambda: any(waiting.futures for waiting in batch)
+    def _wanted(self, group: Sequence[Command]) -> bool:
+        """Say whether anybody waits for one of these: attempts end when nobody does."""
+        return any(self._open[command.id].futures for command in group)
 
     def _take_batch(self) -> list[_Waiting]:
         """Take the next commands of the ledger whose turn it is, in order of arrival.
 
         Stops before a command that shares its reference or parent with an earlier one of the batch;
-        keys cannot be shared, because the second joins the first.
+        keys cannot be shared, because the second joins the first. Stops, too, where the batch would
+        hold its locks for long.
         """
         if not self._queues:
             self._work.clear()
@@ -209,13 +229,15 @@ class Committer:
         ledger, queue = next(iter(self._queues.items()))
         limit = -(-len(self._open) // _IN_FLIGHT_PER_BATCH)
         limit = max(1, min(limit, self._limits.batch_commands_max))
+        postings = max(_BATCH_POSTINGS_MAX, self._limits.batch_commands_max)
         batch: list[_Waiting] = []
         unique: set[str | UUID] = set()
         QUEUE_DELAY_SECONDS.observe(monotonic() - queue[0].arrived_s)
         while queue and len(batch) < limit:
             command = queue[0].command
             shared = {command.reference, command.parent} - {None}
-            if shared & unique:
+            postings -= len(command.postings)
+            if shared & unique or (batch and postings < 0):
                 break
             unique |= shared  # type: ignore[arg-type]  # None was taken out
             batch.append(queue.popleft())
@@ -241,7 +263,7 @@ class Committer:
             latest_s = monotonic() - self._limits.timeout_s
             for waiting in list(self._open.values()):
                 if waiting.arrived_s > latest_s:
-                    break
+                    continue
                 queue = self._queues.get(waiting.command.ledger)
                 if queue and queue[0] is waiting:
                     queue.popleft()
@@ -256,9 +278,11 @@ class Committer:
                             "the outcome is not known within the deadline; the same key will tell"
                         )
                     )
+            QUEUE_COMMANDS.set(self._queued)  # batches may be held up while commands come and go
 
 
 def _weight(command: Command) -> int:
     """Estimate the memory of a command, in bytes."""
-    metadata = sum(len(key) + len(value) for key, value in command.metadata.items())
-    return _COMMAND_BYTES + _POSTING_BYTES * len(command.postings) + metadata
+    texts = (text for item in command.metadata.items() for text in item)
+    parts = len(command.postings) + len(command.conditions)
+    return _COMMAND_BYTES + _POSTING_BYTES * parts + sum(map(getsizeof, texts))

@@ -6,6 +6,7 @@ carries its idempotency key: what an attempt with a lost answer has committed co
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
@@ -24,10 +25,38 @@ _RECONNECTS_MAX = 60
 _PAUSE_S = 0.01
 _PAUSE_MAX_S = 0.5
 _CLOCK_SKEW = "PP001"  # raised by decide.sql
+_BELOW_TIME_BITS = 80  # a UUIDv7 begins with the milliseconds at which it was made
 
 _log = get_logger(__name__)
 
 Settle = Callable[[Command, Outcome | PicoPayError], None]
+Wanted = Callable[[Sequence[Command]], bool]
+
+_NOT_WANTED = DatabaseUnavailable("nobody waits for the outcome any more; the same key will tell")
+
+
+class _Group:
+    """Commands that are tried together, and how that has gone so far."""
+
+    __slots__ = ("collisions", "commands", "in_doubt", "reconnects")
+
+    def __init__(self, commands: Sequence[Command], *, in_doubt: bool) -> None:
+        self.commands = commands
+        self.in_doubt = in_doubt  # an answer was lost: it may be decided already
+        self.collisions = 0
+        self.reconnects = 0
+
+    def halves(self) -> "tuple[_Group, _Group]":
+        """Part the group, to find who is in the way."""
+        middle = len(self.commands) // 2
+        parts = (self.commands[:middle], self.commands[middle:])
+        return _Group(parts[0], in_doubt=self.in_doubt), _Group(parts[1], in_doubt=self.in_doubt)
+
+    def pause_s(self) -> float:
+        """Return how long to wait before the next attempt."""
+        pause_s = min(_PAUSE_MAX_S, _PAUSE_S * 2.0 ** (self.collisions + self.reconnects))
+        # Jitter, so that two processes that met do not meet again.
+        return pause_s * random.uniform(0.5, 1)  # noqa: S311  # not for secrets
 
 
 class Delivery:
@@ -41,54 +70,52 @@ class Delivery:
         """Refuse while the schema is unknown or out of range (`Database.require_usable`)."""
         self._database.require_usable()
 
-    async def deliver(
-        self, batch: Sequence[Command], settle: Settle, wanted: Callable[[], bool]
-    ) -> None:
+    async def deliver(self, batch: Sequence[Command], settle: Settle, wanted: Wanted) -> None:
         """Settle every command of a batch of one ledger, with its outcome or with an error.
 
-        `wanted` tells whether anybody still waits: attempts to reach the database end when nobody does.
+        `wanted` tells whether anybody still waits for some of them: attempts end when nobody does.
         """
-        groups = [batch]
-        while groups:  # each turn settles a group or halves it
-            group = groups.pop()
-            result = await self._attempt(group, wanted)
-            if not isinstance(result, PicoPayError):
-                for command, outcome in zip(group, result, strict=True):
-                    settle(command, _as_first(command, outcome))
-            elif len(group) == 1 or isinstance(result, UnavailableError):
-                for command in group:
+        groups = deque([_Group(batch, in_doubt=False)])
+        while groups:  # each turn settles a group, halves it, or puts it behind the others
+            group = groups.popleft()
+            result = await self._attempt(group) if wanted(group.commands) else _NOT_WANTED
+            if result is None:
+                groups.append(group)
+                await asyncio.sleep(group.pause_s())
+            elif not isinstance(result, PicoPayError):
+                for command, outcome in zip(group.commands, result, strict=True):
+                    settle(command, _as_first(command, outcome, in_doubt=group.in_doubt))
+            elif len(group.commands) == 1 or isinstance(result, UnavailableError):
+                for command in group.commands:
                     settle(command, result)
             else:
-                middle = len(group) // 2
-                groups += [group[middle:], group[:middle]]
+                groups += group.halves()
 
-    async def _attempt(
-        self, group: Sequence[Command], wanted: Callable[[], bool]
-    ) -> list[Outcome] | PicoPayError:
-        collisions = reconnects = 0
-        while True:
-            try:
-                return await self._decide(group)
-            except RETRYABLE as error:
-                self._note_retry(type(error).__name__, group)
-                collisions += 1
-                if collisions == _ATTEMPTS_MAX:
-                    return self._give_up(group, error)
-            except DatabaseUnavailable as error:
-                self._note_retry("unreachable", group)
-                reconnects += 1
-                if reconnects == _RECONNECTS_MAX or not wanted():
-                    return error
-            except UnavailableError as error:
-                return error
-            except (asyncpg.PostgresError, ValueError) as error:
-                if _sqlstate(error) == _CLOCK_SKEW:
-                    _log.error(Event.UNEXPECTED_ERROR, error=str(error))
-                    return DatabaseUnavailable(str(error))
+    async def _attempt(self, group: _Group) -> list[Outcome] | PicoPayError | None:
+        """Try once; return the outcomes, an error, or None when trying again can help."""
+        try:
+            return await self._decide(group.commands)
+        except RETRYABLE as error:
+            self._note_retry(type(error).__name__, group)
+            group.collisions += 1
+            if group.collisions == _ATTEMPTS_MAX or _is_held_up(group, error):
                 return self._give_up(group, error)
-            pause_s = min(_PAUSE_MAX_S, _PAUSE_S * 2 ** (collisions + reconnects))
-            # Jitter, so that two processes that met do not meet again.
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311  # not for secrets
+        except DatabaseUnavailable as error:
+            self._note_retry("unreachable", group)
+            group.in_doubt = True
+            group.reconnects += 1
+            if _is_held_up(group, error):
+                return self._give_up(group, error)
+            if group.reconnects == _RECONNECTS_MAX:
+                return error
+        except UnavailableError as error:
+            return error
+        except (asyncpg.PostgresError, ValueError) as error:
+            if _sqlstate(error) == _CLOCK_SKEW:
+                _log.error(Event.UNEXPECTED_ERROR, error=str(error))
+                return DatabaseUnavailable(str(error))
+            return self._give_up(group, error)
+        return None
 
     async def _decide(self, group: Sequence[Command]) -> list[Outcome]:
         async with self._database.session() as connection:
@@ -97,21 +124,24 @@ class Delivery:
             COMMIT_SECONDS.observe(perf_counter() - began_s)
         return outcomes
 
-    def _note_retry(self, reason: str, group: Sequence[Command]) -> None:
+    def _note_retry(self, reason: str, group: _Group) -> None:
         BATCH_RETRIES.labels(reason=reason).inc()
-        _log.warning(Event.BATCH_RETRIED, reason=reason, commands=len(group))
+        _log.warning(Event.BATCH_RETRIED, reason=reason, commands=len(group.commands))
 
-    def _give_up(self, group: Sequence[Command], error: Exception) -> PicoPayError:
-        if len(group) == 1:
+    def _give_up(self, group: _Group, error: Exception) -> PicoPayError:
+        alone = len(group.commands) == 1
+        if alone:
             _log.error(
                 Event.FAILED_TRANSACTION,
-                ledger=group[0].ledger,
-                id=group[0].id.hex,
+                ledger=group.commands[0].ledger,
+                id=group.commands[0].id.hex,
                 sqlstate=_sqlstate(error),
                 error=str(error),
             )
-        if isinstance(error, RETRYABLE) and len(group) == 1:
-            return DatabaseUnavailable("other sessions were in the way each time; nothing was done")
+        if alone and isinstance(error, RETRYABLE):
+            return DatabaseUnavailable(
+                "other sessions were in the way each time; the same key will tell"
+            )
         return InternalError("the command could not be decided; nothing was done")
 
 
@@ -120,8 +150,20 @@ def _sqlstate(error: Exception) -> str | None:
     return error.sqlstate if isinstance(error, asyncpg.PostgresError) else None
 
 
-def _as_first(command: Command, outcome: Outcome) -> Outcome:
-    """Tell what an attempt of ours with a lost answer had decided apart from a true replay."""
-    if outcome.replayed and outcome.id == command.id:
-        return msgspec.structs.replace(outcome, replayed=False)
-    return outcome
+def _is_held_up(group: _Group, error: Exception) -> bool:
+    """Tell whether a lock or the work itself took too long for a group of which half may not wait."""
+    too_long = isinstance(error, asyncpg.LockNotAvailableError) or isinstance(
+        error.__cause__, asyncpg.QueryCanceledError
+    )
+    return too_long and len(group.commands) > 1
+
+
+def _as_first(command: Command, outcome: Outcome, *, in_doubt: bool) -> Outcome:
+    """Tell what an attempt of ours with a lost answer had decided apart from a true replay.
+
+    What was refused has no id to know it by: it is ours when it was decided after we had asked.
+    """
+    ours = outcome.id == command.id
+    if in_doubt and outcome.id is None:
+        ours = round(outcome.at.timestamp() * 1000) >= command.id.int >> _BELOW_TIME_BITS
+    return msgspec.structs.replace(outcome, replayed=False) if ours else outcome
