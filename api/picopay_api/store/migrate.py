@@ -263,6 +263,8 @@ async def _connected(database_url: DatabaseUrl) -> AsyncIterator[AsyncConnection
         async with engine.connect() as connection:
             yield connection
     except DBAPIError as error:
+        if error.connection_invalidated:
+            raise ConnectionError("the connection was lost; run it again to go on") from error
         raise (error.orig and error.orig.__cause__) or error from error
     finally:
         await engine.dispose()
