@@ -71,14 +71,15 @@ commit AS MATERIALIZED (SELECT * FROM picopay.commit WHERE ledger_id = $1),
 idempotency_key AS MATERIALIZED (SELECT * FROM picopay.idempotency_key WHERE ledger_id = $1)
 """
 
-_BROKEN = _TABLES + " UNION ALL ".join(
-    f"SELECT ${n} WHERE EXISTS ({sql})" for n, sql in enumerate(_RULES.values(), start=2)
+BROKEN_RULES = _TABLES + " UNION ALL ".join(
+    f"SELECT '{name.replace("'", "''")}' AS rule WHERE EXISTS ({sql})"
+    for name, sql in _RULES.items()
 )
+"""The rules that do not hold of ledger $1, a row each."""
 
 
 async def broken_rules(
     connection: "Connection | asyncpg.Connection[asyncpg.Record]", ledger: UUID
 ) -> list[str]:
     """Return the rules that do not hold of a ledger, in one snapshot."""
-    records = await connection.fetch(_BROKEN, ledger, *_RULES)
-    return [record[0] for record in records]
+    return [record["rule"] for record in await connection.fetch(BROKEN_RULES, ledger)]
