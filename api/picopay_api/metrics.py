@@ -19,6 +19,7 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
     multiprocess,
+    start_http_server,
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics import MetricWrapperBase
@@ -171,12 +172,27 @@ GCCollector(registry=REGISTRY)
 
 def render() -> tuple[bytes, str]:
     """Return the metrics of all processes that share the directory, and their media type."""
-    registry = REGISTRY
+    return generate_latest(_shared_registry()), CONTENT_TYPE_PLAIN_0_0_4
+
+
+def serve(host: str, port: int) -> None:
+    """Answer with the metrics on a port of their own, from a thread, for as long as the process lives.
+
+    For processes that have no server by themselves.
+
+    Raises:
+        OSError: the port is taken, or the host is not one of this machine.
+    """
+    start_http_server(port, host, _shared_registry())
+
+
+def _shared_registry() -> CollectorRegistry:
     # The variable belongs to prometheus_client, which reads it by itself when it is loaded.
-    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the library's
-    return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
+    if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        return REGISTRY
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the library's
+    return registry
 
 
 def forget_process(pid: int, directory: str | None = None) -> None:

@@ -148,8 +148,9 @@ def metrics_page() -> str:
         "Metrics",
         """
 `GET /metrics` answers in Prometheus' text format, without an API key. Server processes that share a
-machine answer as one. Labels never hold ids or texts of clients. The usual `process_…` and
-`python_…` metrics of the Prometheus client are there, too, where a process answers for itself.
+socket answer as one; a worker by itself answers on `PICOPAY_WORKER_METRICS_PORT`. Labels never hold
+ids or texts of clients. The usual `process_…` and `python_…` metrics of the Prometheus client are
+there, too, where a process answers for itself.
 """,
         _table(("Metric", "Type", "Labels", "Meaning"), rows),
         f"""

@@ -204,6 +204,15 @@ class Settings(Variables, frozen=True, kw_only=True):
             description="How long the worker's auditor rests once it has caught up with a ledger.",
         ),
     ] = 10
+    worker_metrics_port: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=65_535,
+            description="The port on which `picopay worker` answers with its metrics, on any path;"
+            " 0 is none. Servers have theirs at `/metrics`.",
+        ),
+    ] = 0
     log_level: Annotated[
         LogLevel,
         Meta(extra={"variable": "LOG_LEVEL"}, description="The least severity that is logged."),

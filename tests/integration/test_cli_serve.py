@@ -117,3 +117,24 @@ def test_the_worker_stops_when_told(database_url: DatabaseUrl, number: signal.Si
         out, _ = process.communicate(timeout=STOP_TIMEOUT_S)
     assert process.returncode == ExitCode.OK
     assert json.loads(out.splitlines()[-1])["event"] == "worker stopped"
+
+
+async def test_a_worker_answers_with_its_metrics_on_a_port_of_its_own(
+    database_url: DatabaseUrl,
+) -> None:
+    port = free_port()
+    variables = {"API_HOST": "127.0.0.1", "PICOPAY_WORKER_METRICS_PORT": str(port)}
+    with running(database_url, "worker", **variables):
+
+        async def ready() -> bool:
+            async with httpx.AsyncClient(trust_env=False) as client:
+                try:
+                    answer = await client.get(f"http://127.0.0.1:{port}/metrics")
+                except httpx.TransportError:
+                    return False
+                return "picopay_ready 1.0" in answer.text and "picopay_seal_lag" in answer.text
+
+        await eventually(ready)
+        with running(database_url, "worker", **variables) as second:
+            _, said = second.communicate(timeout=STOP_TIMEOUT_S)
+            assert (second.returncode, "port_in_use" in said) == (ExitCode.BUSY, True)

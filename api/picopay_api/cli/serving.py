@@ -44,13 +44,20 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        raise CommandFailed(
-            f"cannot listen on {host} port {port}: {error.strerror}",
-            ExitCode.BUSY,
-            code="port_in_use",
-            hint="choose another port with --port; --port 0 takes a free one",
+        raise not_listening(
+            host, port, error, "choose another port with --port; --port 0 takes a free one"
         ) from error
     return listener
+
+
+def not_listening(host: str, port: int, error: OSError, hint: str) -> CommandFailed:
+    """Say that a port cannot be had."""
+    return CommandFailed(
+        f"cannot listen on {host} port {port}: {error.strerror}",
+        ExitCode.BUSY,
+        code="port_in_use",
+        hint=hint,
+    )
 
 
 def url_of(listener: socket.socket) -> str:

@@ -33,9 +33,9 @@ class AuditState(msgspec.Struct, frozen=True, kw_only=True):
     """Where the auditor is in a ledger.
 
     `position` of `sealed_position` events were checked; `sealed_hash` is the hash of the last
-    block (None before the first), worth keeping elsewhere: every proof can be verified against it
-    or an earlier one. `sums` are all balances by asset when they were last added up: zeros in a
-    healthy ledger. `findings` are the newest hundred.
+    block (None before the first), worth keeping elsewhere: proofs of what that block holds can be
+    verified against it, and no earlier block can change without it. `sums` are all balances by asset
+    when they were last added up: zeros in a healthy ledger. `findings` are the newest hundred.
     """
 
     position: int
