@@ -227,6 +227,14 @@ _SECRETS = (
         ),
         rf'\1"{_HIDDEN}"',
     ),
+    # Rows, keys and arguments that the database and its driver show with an error: what clients wrote.
+    (
+        re.compile(
+            r"\b(Failing row contains |Key (?=\()|invalid input for query argument \$\d+: )"
+            r'(?:[^"\\]|\\[^n])*'
+        ),
+        rf"\1{_HIDDEN}",
+    ),
 )
 
 _LINE_CHARACTERS_MAX = 32_768

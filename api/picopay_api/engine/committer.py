@@ -8,6 +8,7 @@ order of arrival, and never wait for a batch to fill. How a batch gets through i
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from contextvars import copy_context
 from copy import copy
 from sys import getsizeof
 from time import monotonic
@@ -16,7 +17,7 @@ from uuid import UUID
 import msgspec
 
 from picopay_api.engine.commands import Command
-from picopay_api.engine.delivery import Delivery
+from picopay_api.engine.delivery import Delivery, failure_of, sqlstate_of
 from picopay_api.engine.refusals import refusal
 from picopay_api.errors import (
     DeadlineExceeded,
@@ -61,13 +62,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class _Waiting:
     """A command on its way, and everybody who waits for it."""
 
-    __slots__ = ("arrived_s", "bytes", "command", "futures", "heard", "name")
+    __slots__ = ("arrived_s", "bytes", "command", "context", "futures", "heard", "name")
 
     def __init__(self, command: Command, name: Name | None, size: int, arrived_s: float) -> None:
         self.command = command
         self.name = name
         self.bytes = size
         self.arrived_s = arrived_s
+        self.context = copy_context()  # of the request: what is logged of it carries its id
         self.futures: list[asyncio.Future[Outcome]] = []
         self.heard = False  # whoever asked first has been answered, or has left
 
@@ -254,6 +256,9 @@ class Committer:
         del self._open[waiting.command.id]
         if waiting.name is not None:
             del self._names[waiting.name]
+        failure = failure_of(outcome)
+        if failure is not None:
+            waiting.context.run(_tell, waiting.command, failure)
         waiting.answer(outcome)
 
     async def _expire(self) -> None:
@@ -279,6 +284,16 @@ class Committer:
                         )
                     )
             QUEUE_COMMANDS.set(self._queued)  # batches may be held up while commands come and go
+
+
+def _tell(command: Command, failure: BaseException) -> None:
+    _log.error(
+        Event.FAILED_TRANSACTION,
+        ledger=command.ledger,
+        id=command.id.hex,
+        sqlstate=sqlstate_of(failure),
+        error=str(failure),
+    )
 
 
 def _weight(command: Command) -> int:

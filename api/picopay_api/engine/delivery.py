@@ -111,7 +111,7 @@ class Delivery:
         except UnavailableError as error:
             return error
         except (asyncpg.PostgresError, ValueError) as error:
-            if _sqlstate(error) == _CLOCK_SKEW:
+            if sqlstate_of(error) == _CLOCK_SKEW:
                 _log.error(Event.UNEXPECTED_ERROR, error=str(error))
                 return DatabaseUnavailable(str(error))
             return self._give_up(group, error)
@@ -129,23 +129,25 @@ class Delivery:
         _log.warning(Event.BATCH_RETRIED, reason=reason, commands=len(group.commands))
 
     def _give_up(self, group: _Group, error: Exception) -> PicoPayError:
-        alone = len(group.commands) == 1
-        if alone:
-            _log.error(
-                Event.FAILED_TRANSACTION,
-                ledger=group.commands[0].ledger,
-                id=group.commands[0].id.hex,
-                sqlstate=_sqlstate(error),
-                error=str(error),
-            )
-        if alone and isinstance(error, RETRYABLE):
-            return DatabaseUnavailable(
+        refusal: PicoPayError = InternalError("the command could not be decided; nothing was done")
+        if len(group.commands) == 1 and isinstance(error, RETRYABLE):
+            refusal = DatabaseUnavailable(
                 "other sessions were in the way each time; the same key will tell"
             )
-        return InternalError("the command could not be decided; nothing was done")
+        refusal.__cause__ = error
+        return refusal
 
 
-def _sqlstate(error: Exception) -> str | None:
+def failure_of(outcome: Outcome | PicoPayError) -> BaseException | None:
+    """Return the failure of the database for which a command was given up; None when it was not."""
+    if not isinstance(outcome, InternalError | DatabaseUnavailable):
+        return None
+    cause = outcome.__cause__
+    # A database that cannot be reached has failed nobody's command in particular.
+    return cause if isinstance(outcome, InternalError) or isinstance(cause, RETRYABLE) else None
+
+
+def sqlstate_of(error: BaseException) -> str | None:
     """Return PostgreSQL's code of an error; None of one that the driver raised by itself."""
     return error.sqlstate if isinstance(error, asyncpg.PostgresError) else None
 

@@ -3,6 +3,8 @@
 Called by `http/transactions.py`. Every row of the journal is a transaction, payments included.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import UUID
 
 import msgspec
@@ -45,8 +47,9 @@ class Transactions:
             RefusedError, ConflictError: refused by the rules of the ledger.
             UnavailableError: the outcome is not known; the same key will tell.
         """
-        command = await self._plan(ledger, request, key)
-        outcome = await self._decide(command)
+        with _counted(ledger):
+            command = await self._plan(ledger, request, key)
+            outcome = await self._committer.submit(command)
         return Made(_made(command, outcome), outcome.replayed)
 
     async def dry_run(self, ledger: UUID, request: Transact) -> Transaction:
@@ -67,14 +70,15 @@ class Transactions:
             TransactionNotReversible, TransactionAlreadyReversed: it cannot be undone (again).
             RefusedError: the money is not there any more.
         """
-        original = await self._row(ledger, request.transaction)
-        command = plan_reversal(
-            request,
-            original.kind,
-            original.postings,
-            Stamp(ledger=ledger, id=new_id(), key=key),
-        )
-        outcome = await self._decide(command)
+        with _counted(ledger):
+            original = await self._row(ledger, request.transaction)
+            command = plan_reversal(
+                request,
+                original.kind,
+                original.postings,
+                Stamp(ledger=ledger, id=new_id(), key=key),
+            )
+            outcome = await self._committer.submit(command)
         return Made(_made(command, outcome), outcome.replayed)
 
     async def get(self, ledger: UUID, id: UUID) -> Transaction:
@@ -110,23 +114,25 @@ class Transactions:
         found = await self._directory.find(ledger, addresses(request))
         return plan_transaction(request, found, Stamp(ledger=ledger, id=new_id(), key=key))
 
-    async def _decide(self, command: Command) -> Outcome:
-        try:
-            outcome = await self._committer.submit(command)
-        except PicoPayError as error:
-            TRANSACTIONS.labels(outcome=error.code).inc()
-            if isinstance(error, InsufficientFunds):
-                INSUFFICIENT_FUNDS.inc()
-                _log.info(Event.INSUFFICIENT_FUNDS, ledger=command.ledger, code=error.code)
-            raise
-        TRANSACTIONS.labels(outcome="ok").inc()
-        return outcome
-
     async def _row(self, ledger: UUID, id: UUID) -> JournalRow:
         row = await self._journal.row(ledger, id)
         if row is None:
             raise TransactionNotFound("there is no such transaction in this ledger")
         return row
+
+
+@contextmanager
+def _counted(ledger: UUID) -> Iterator[None]:
+    """Count what becomes of a transaction or reversal, and tell when the funds were not there."""
+    try:
+        yield
+    except PicoPayError as error:
+        TRANSACTIONS.labels(outcome=error.code).inc()
+        if isinstance(error, InsufficientFunds):
+            INSUFFICIENT_FUNDS.inc()
+            _log.info(Event.INSUFFICIENT_FUNDS, ledger=ledger, code=error.code)
+        raise
+    TRANSACTIONS.labels(outcome="ok").inc()
 
 
 def _made(command: Command, outcome: Outcome | None) -> Transaction:

@@ -147,6 +147,8 @@ class Database:
             if isinstance(error, ValueError):
                 raise  # an argument that the driver cannot encode
             raise DatabaseUnavailable("the database cannot be reached now") from error
+        finally:
+            self._observe()
 
     @asynccontextmanager
     async def transaction(
