@@ -110,6 +110,7 @@ async def test_the_trigger_stops_the_owner_on_a_partition(
         for statement in (
             f"UPDATE {partition} SET ledger_id = ledger_id",
             f"DELETE FROM {partition}",
+            f"TRUNCATE {partition}",
         ):
             with pytest.raises(asyncpg.PostgresError) as raised:
                 await owner.execute(statement)

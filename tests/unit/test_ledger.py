@@ -39,6 +39,7 @@ from picopay_api.errors import (
     AccountNotFound,
     AssetMismatch,
     BalanceOutOfRange,
+    InvalidRequest,
     PicoPayError,
     SameAccount,
     TransactionNotReversible,
@@ -96,6 +97,16 @@ def test_a_payment_is_one_posting() -> None:
         reference="order-1841",
         metadata={"tier": "gold"},
     )
+
+
+@pytest.mark.parametrize("amount", [-5, 0, AMOUNT_MAX_MINOR + 1])
+def test_an_amount_that_is_none_is_refused_whoever_asks(amount: int) -> None:
+    for request in (
+        pay("@alice", "@bob", amount),
+        Transact(postings=(move("@alice", "@bob"), move("@bob", "@alice", amount))),
+    ):
+        with pytest.raises(InvalidRequest):
+            plan(request)
 
 
 def test_a_transaction_keeps_the_order_of_its_postings_and_conditions() -> None:

@@ -51,7 +51,7 @@ _IN_THE_WAY = "other sessions were in the way; nothing was done"
 _log = get_logger(__name__)
 
 
-class NewAccount(msgspec.Struct, frozen=True, kw_only=True, tag="account"):
+class NewAccount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="account"):
     """What an account is made of; `min_balance_minor` None is unbounded."""
 
     asset: str

@@ -3,6 +3,9 @@
 A request names accounts by address (`acct_…` or `@reference`); a command names them by id, carries the
 legs that move money and is what `store/decide.sql` sees. `engine/ledger.py` turns one into the other.
 Plain typed values: standard library and msgspec only, no behaviour.
+
+Requests leave defaults out when they are encoded: their encoding is what idempotency keys remember, and
+a field that a later release adds must not change what an earlier one has remembered.
 """
 
 from enum import IntEnum
@@ -19,7 +22,7 @@ class Kind(IntEnum):
     REVERSAL = 3
 
 
-class PostingRequest(msgspec.Struct, frozen=True, kw_only=True):
+class PostingRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Move `amount_minor` of `asset` from one address to another."""
 
     source: str
@@ -28,7 +31,7 @@ class PostingRequest(msgspec.Struct, frozen=True, kw_only=True):
     asset: str
 
 
-class ConditionRequest(msgspec.Struct, frozen=True, kw_only=True):
+class ConditionRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What must hold of an account's available balance before the transaction; both ends inclusive."""
 
     account: str
@@ -36,7 +39,7 @@ class ConditionRequest(msgspec.Struct, frozen=True, kw_only=True):
     available_lte_minor: int | None = None
 
 
-class Pay(msgspec.Struct, frozen=True, kw_only=True, tag="pay"):
+class Pay(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="pay"):
     """Pay at once: one posting with the life cycle of a payment."""
 
     source: str
@@ -47,7 +50,7 @@ class Pay(msgspec.Struct, frozen=True, kw_only=True, tag="pay"):
     metadata: dict[str, str] = {}
 
 
-class Transact(msgspec.Struct, frozen=True, kw_only=True, tag="transact"):
+class Transact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="transact"):
     """Postings that happen together or not at all."""
 
     postings: tuple[PostingRequest, ...]
@@ -56,7 +59,7 @@ class Transact(msgspec.Struct, frozen=True, kw_only=True, tag="transact"):
     metadata: dict[str, str] = {}
 
 
-class Reverse(msgspec.Struct, frozen=True, kw_only=True, tag="reverse"):
+class Reverse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="reverse"):
     """Undo a transaction by its mirror image."""
 
     transaction: UUID

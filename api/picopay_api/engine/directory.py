@@ -18,6 +18,7 @@ from picopay_api.store.database import Database
 WORLD = "world"
 """The reference of the outside; stored as `world/ASSET`, one per asset."""
 
+_NOBODY = UUID(int=0)
 _REMEMBERED_MAX = 100_000
 _FORGOTTEN_AT_ONCE = 10_000
 
@@ -54,14 +55,14 @@ class Directory:
         if missing:
             await self._load(ledger, {_name(address) for address in missing})
             for address in missing:
-                name = _name(address)
-                account = self._known.get((ledger, name))
-                if account is None and address[1] is not None and name == _outside(address[1]):
-                    account = await self._make_outside(ledger, address[1])
-                if account is None and name == f"@{WORLD}":
+                account = self._known.get((ledger, _name(address)))
+                if account is None and _name(address) == f"@{WORLD}":
                     account = await self._only_outside(ledger)
                 if account is not None:
                     found[address] = account
+            for address in missing:
+                if address not in found and address[1] is not None and _is_outside(address):
+                    found[address] = await self._outside(ledger, address[1], found)
         return found
 
     async def one(self, ledger: UUID, address: str) -> FoundAccount:
@@ -87,15 +88,22 @@ class Directory:
             else:
                 self._remember(ledger, f"@{row['reference']}", account)
 
-    async def _make_outside(self, ledger: UUID, asset: str) -> FoundAccount | None:
+    async def _outside(self, ledger: UUID, asset: str, found: Found) -> FoundAccount:
+        """Make the outside of an asset, if anything that was found can be paid from it or to it.
+
+        Otherwise the request is about to be refused for its other accounts, and nothing is made: a
+        ledger has an outside only for assets that it holds.
+        """
         exponent_of(asset)
+        if all(account.asset != asset for account in found.values()):
+            return FoundAccount(_NOBODY, asset)
         reference = f"{WORLD}/{asset}"
         async with self._database.transaction() as connection:
             await connection.fetchval(
                 statements.MAKE, ledger, new_id(), reference, "{}", asset, None
             )
         await self._load(ledger, {f"@{reference}"})
-        return self._known.get((ledger, f"@{reference}"))
+        return self._known[ledger, f"@{reference}"]
 
     async def _only_outside(self, ledger: UUID) -> FoundAccount | None:
         rows = await self._database.rows(statements.OUTSIDE, ledger)
@@ -111,8 +119,8 @@ class Directory:
 def _name(address: Address) -> str:
     """Return what an address is remembered by: `@world` in a posting becomes `@world/ASSET`."""
     text, asset = address
-    return _outside(asset) if asset is not None and text == f"@{WORLD}" else text
+    return f"@{WORLD}/{asset}" if asset is not None and text == f"@{WORLD}" else text
 
 
-def _outside(asset: str) -> str:
-    return f"@{WORLD}/{asset}"
+def _is_outside(address: Address) -> bool:
+    return _name(address) == f"@{WORLD}/{address[1]}"

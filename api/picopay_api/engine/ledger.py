@@ -2,7 +2,8 @@
 
 Pure: no I/O, clock, random or async. Called by `payments.py` and `transactions.py` with the accounts
 already found; what needs a lock (state, funds, keys, references) is judged by `store/decide.sql`.
-Refusals come in a fixed order: account_not_found, asset_mismatch, same_account, balance_out_of_range.
+Refusals come in a fixed order: invalid_request (an amount), account_not_found, asset_mismatch,
+same_account, balance_out_of_range.
 """
 
 import hashlib
@@ -26,6 +27,7 @@ from picopay_api.errors import (
     AccountNotFound,
     AssetMismatch,
     BalanceOutOfRange,
+    InvalidRequest,
     SameAccount,
     TransactionNotReversible,
 )
@@ -77,7 +79,7 @@ def plan_payment(request: Pay, found: Found, stamp: Stamp) -> Command:
     """Turn a payment into a command.
 
     Raises:
-        AccountNotFound, AssetMismatch, SameAccount: the posting cannot be.
+        InvalidRequest, AccountNotFound, AssetMismatch, SameAccount: the posting cannot be.
     """
     postings = (_posting(request, found),)
     return Command(
@@ -97,7 +99,8 @@ def plan_transaction(request: Transact, found: Found, stamp: Stamp) -> Command:
     """Turn a transaction into a command.
 
     Raises:
-        AccountNotFound, AssetMismatch, SameAccount, BalanceOutOfRange: a posting cannot be.
+        InvalidRequest, AccountNotFound, AssetMismatch, SameAccount, BalanceOutOfRange: a posting
+            cannot be.
     """
     postings = tuple(_posting(posting, found) for posting in request.postings)
     conditions = tuple(
@@ -165,6 +168,8 @@ def _postings_of(request: Pay | Transact) -> tuple[Pay | PostingRequest, ...]:
 
 
 def _posting(request: Pay | PostingRequest, found: Found) -> Posting:
+    if not 1 <= request.amount_minor <= AMOUNT_MAX_MINOR:
+        raise InvalidRequest(f"an amount is 1 to {AMOUNT_MAX_MINOR} minor units")
     source = _account(found, (request.source, request.asset))
     destination = _account(found, (request.destination, request.asset))
     for address, account in ((request.source, source), (request.destination, destination)):

@@ -82,10 +82,10 @@ BEGIN
            array_agg(b.held_minor ORDER BY n), array_agg(b.sequence ORDER BY n), max(b.changed_at)
       INTO v_asset, v_state, v_floor, v_posted, v_held, v_sequence, v_changed_at
       FROM unnest(p_accounts) WITH ORDINALITY AS a(account_id, n)
-      LEFT JOIN (SELECT * FROM picopay.balance
-                  WHERE ledger_id = p_ledger AND account_id = ANY (p_accounts)
-                  ORDER BY account_id
-                    FOR NO KEY UPDATE) AS b USING (account_id);
+      -- One look-up after the other, in the order of the array.
+      LEFT JOIN LATERAL (SELECT * FROM picopay.balance AS l
+                          WHERE l.ledger_id = p_ledger AND l.account_id = a.account_id
+                            FOR NO KEY UPDATE) AS b ON true;
     v_sequence_before := v_sequence;
 
     -- Time is read under the locks and never runs backwards on an account, so that an account's entries

@@ -52,6 +52,11 @@ BEGIN
         BEGIN
             EXECUTE format('CREATE TABLE picopay.%I PARTITION OF picopay.%I FOR VALUES FROM (%L) TO (%L)',
                            r.name, r.parent, r.lower, r.upper);
+            IF r.parent IN ('journal', 'entry') THEN
+                -- Triggers on statements, unlike those on rows, are not those of the parent.
+                EXECUTE format('CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON picopay.%I '
+                               'FOR EACH STATEMENT EXECUTE FUNCTION picopay.refuse_change()', r.name);
+            END IF;
             action := 'created';
         EXCEPTION WHEN check_violation THEN
             -- The default partition holds rows of this range. They are safe there, and found.

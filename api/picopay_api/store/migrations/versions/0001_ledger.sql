@@ -246,6 +246,10 @@ BEGIN
     FOREACH v_table IN ARRAY ARRAY['journal', 'entry', 'commit', 'block', 'reference', 'reversal'] LOOP
         EXECUTE format('CREATE TRIGGER refuse_change BEFORE UPDATE OR DELETE ON picopay.%I '
                        'FOR EACH ROW EXECUTE FUNCTION picopay.refuse_change()', v_table);
+    END LOOP;
+    -- A trigger on statements is not inherited: partitions made later get theirs in partitions.sql.
+    FOREACH v_table IN ARRAY ARRAY['journal', 'journal_default', 'entry', 'entry_default', 'commit',
+                                   'block', 'reference', 'reversal'] LOOP
         EXECUTE format('CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON picopay.%I '
                        'FOR EACH STATEMENT EXECUTE FUNCTION picopay.refuse_change()', v_table);
     END LOOP;
