@@ -1,4 +1,4 @@
-"""Who migrates and who serves: owners that may make roles or may not, and what the runtime role may do."""
+"""What kinds of owners and databases can be migrated and served: those that may make roles and others."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 
@@ -8,6 +8,7 @@ import pytest
 
 from picopay_api.database_url import DatabaseUrl
 from picopay_api.store import migrate
+from picopay_api.store.migrate import MigrationError
 from picopay_api.worker.audit_all import audit_everything
 from picopay_api.worker.auditor import Auditor
 from picopay_api.worker.partitions import INTERVAL_S, Partitions
@@ -37,10 +38,12 @@ class Cluster:
         quoted = name.replace('"', '""')
         await self.run(f"CREATE ROLE \"{quoted}\" LOGIN PASSWORD '{name}' {rights}")
 
-    async def make_database(self, owner: str, name: str = "ledger") -> DatabaseUrl:
+    async def make_database(
+        self, owner: str, name: str = "ledger", options: str = ""
+    ) -> DatabaseUrl:
         """Make a database; return its address as its owner reaches it."""
         quoted = owner.replace('"', '""')
-        await self.run(f'CREATE DATABASE {name} OWNER "{quoted}" TEMPLATE template0')
+        await self.run(f'CREATE DATABASE {name} OWNER "{quoted}" TEMPLATE template0 {options}')
         return as_role(self._server.postgres.owner_url_of(name), owner)
 
     async def run(self, sql: str) -> None:
@@ -177,3 +180,15 @@ async def test_the_owner_may_have_any_name(cluster: Cluster) -> None:
         assert await migrate.drift(url) == []
         async with opened(url) as database:
             await (await Book.make(database)).funded()
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+async def test_a_database_that_cannot_hold_every_text_is_refused(
+    cluster: Cluster, encoding: str
+) -> None:
+    await cluster.make_role("owner", "CREATEROLE")
+    options = f"ENCODING '{encoding}' LOCALE 'C'"
+    url = await cluster.make_database("owner", options=options)
+    with pytest.raises(MigrationError, match=f"encoded in {encoding}.*ENCODING 'UTF8'"):
+        await migrate.upgrade_async(url)
+    assert await value(url, "SELECT to_regnamespace('picopay')") is None

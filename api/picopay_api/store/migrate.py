@@ -203,8 +203,7 @@ async def upgrade_async(
             if problem := found.problem():
                 raise MigrationError(problem)
             return []
-        if await driver.fetchval("SELECT to_regnamespace('picopay') IS NULL"):
-            await driver.execute(f"CREATE SCHEMA {SCHEMA}")
+        await _make_schema(driver)
         target = steps[-1].revision if steps else cast(str, found.current)
         # Where this release cannot work, the functions of an older one may still be at work.
         functions = _functions(_FOLDER) if target >= MIN_COMPATIBLE_SCHEMA else None
@@ -279,6 +278,18 @@ async def _take_lock(driver: "asyncpg.Connection[Any]", report: Report) -> None:
             report("waiting for another migration to end")
         await asyncio.sleep(1)
     raise MigrationBusy(f"another migration has held the lock for {_LOCK_WAIT_S} seconds")
+
+
+async def _make_schema(driver: "asyncpg.Connection[Any]") -> None:
+    """Make the schema; an owner without the right to it may be given one that is there."""
+    encoding = await driver.fetchval("SHOW server_encoding")
+    if encoding != "UTF8":
+        raise MigrationError(
+            f"the database is encoded in {encoding}, which cannot hold every text; make one with"
+            " CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+        )
+    if await driver.fetchval("SELECT to_regnamespace('picopay') IS NULL"):
+        await driver.execute(f"CREATE SCHEMA {SCHEMA}")
 
 
 def _take_step(connection: Connection, step: Step, functions: str | None) -> None:
