@@ -4,7 +4,7 @@
 server starts and drained when it stops.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -44,7 +44,7 @@ def create_app(settings: Settings) -> Litestar:
 
     documents = documentation.documents() if settings.docs_enabled else {}
     app = Litestar(
-        route_handlers=[*map(_route, OPERATIONS), *system.routes(documents)],
+        route_handlers=[*_routes(), *system.routes(documents)],
         lifespan=[lifespan],
         exception_handlers={Exception: _refuse(settings)},
         openapi_config=None,
@@ -55,18 +55,22 @@ def create_app(settings: Settings) -> Litestar:
     return app
 
 
-def _route(operation: Operation) -> HTTPRouteHandler:
-    async def handle(request: Request[Any, Any, Any]) -> Response[Any]:
-        request.scope["state"]["route"] = operation.path
-        edge: Edge = request.app.state.edge
-        return await edge.run(operation, request)
+def _routes() -> Iterator[HTTPRouteHandler]:
+    """Make one route for each path: the framework then knows all methods that it has."""
+    by_path: dict[str, dict[str, Operation]] = {}
+    for operation in OPERATIONS:
+        by_path.setdefault(operation.path, {})[operation.method] = operation
+    return (_route(path, by_method) for path, by_method in by_path.items())
 
-    return route(
-        [operation.path.replace("}", ":str}")],
-        http_method=[operation.method],
-        name=operation.name,
-        status_code=operation.status,
-    )(handle)
+
+def _route(path: str, by_method: dict[str, Operation]) -> HTTPRouteHandler:
+    async def handle(request: Request[Any, Any, Any]) -> Response[Any]:
+        request.scope["state"]["route"] = path
+        edge: Edge = request.app.state.edge
+        return await edge.run(by_method[request.method], request)
+
+    methods = [operation.method for operation in by_method.values()]
+    return route([path.replace("}", ":str}")], http_method=methods)(handle)
 
 
 def _refuse(

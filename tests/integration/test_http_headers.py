@@ -188,6 +188,24 @@ async def test_a_method_that_is_not_there_is_told_those_that_are(api: Api) -> No
                 assert answer.headers["Content-Type"] == "application/problem+json", shown
 
 
+async def test_a_path_tells_its_methods_and_head_is_get_without_a_body(api: Api) -> None:
+    account = await api.account("alice")
+    async with free(api) as client:
+        for path, methods in (
+            ("/v1/payments", "GET, OPTIONS, POST"),
+            (f"/v1/accounts/{account['id']}", "GET, OPTIONS, PATCH"),
+            ("/v1/accounts/@alice/freeze", "OPTIONS, POST"),
+            ("/health", "GET, OPTIONS"),
+        ):
+            options = await client.options(path)
+            assert (options.status_code, options.headers["Allow"]) == (204, methods)
+        for path in ("/v1/payments", "/v1/accounts/@alice", "/health", "/metrics", "/v1/nothing"):
+            whole, head = await client.get(path), await client.head(path)
+            assert (head.status_code, head.content) == (whole.status_code, b""), path
+            assert head.headers["Content-Type"] == whole.headers["Content-Type"], path
+        assert (await client.head("/v1/accounts/@alice/freeze")).status_code == 405
+
+
 async def test_no_method_is_a_defect(api: Api, lines: Lines) -> None:
     secret = api.client.headers["Authorization"]
     paths = ("/v1/payments", "/v1/accounts/@alice", "/health", "/nothing", "*")

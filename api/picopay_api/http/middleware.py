@@ -8,7 +8,7 @@ import re
 from time import perf_counter
 from typing import Any
 
-from litestar.enums import ScopeType
+from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 from uuid_utils import uuid7
@@ -49,6 +49,11 @@ class Middleware:
         if raw_path := scope.get("raw_path"):
             # References may hold slashes: the router must see them as they were escaped.
             scope["path"] = raw_path.partition(b"?")[0].decode("latin-1")
+        asked = scope
+        if scope["method"] == HttpMethod.HEAD:
+            # As GET is answered; the server leaves the body out.
+            asked = scope.copy()
+            asked["method"] = HttpMethod.GET
         answered = 500
 
         async def send_with_headers(message: Message) -> None:
@@ -66,7 +71,7 @@ class Middleware:
 
         with bound_contextvars(request_id=request_id, **trace):
             try:
-                await self._app(scope, receive, send_with_headers)
+                await self._app(asked, receive, send_with_headers)
             finally:
                 seconds = perf_counter() - began_s
                 route = state.get("route", UNMATCHED)
