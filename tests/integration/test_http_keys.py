@@ -191,6 +191,26 @@ async def test_a_key_neither_rolls_nor_revokes_a_more_powerful_one(api: Api) -> 
     ).status_code == 200
 
 
+async def test_a_key_that_expires_makes_and_rolls_none_that_outlives_it(api: Api) -> None:
+    soon, later = (
+        (datetime.now(UTC) + timedelta(hours=hours)).isoformat(timespec="seconds")
+        for hours in (1, 2)
+    )
+    asking = await made(api, "api_keys:write", expires_at=soon)
+    headers = as_key(asking["secret"])
+    for expires_at in (None, later):
+        body = {"name": "n", "scopes": ["api_keys:write"], "expires_at": expires_at}
+        answer = await api.client.post(KEYS, json=body, headers=headers)
+        assert outcome(answer) == (400, "invalid_request")
+        assert answer.json()["errors"][0]["pointer"] == "/expires_at"
+        other = await made(api, "api_keys:write", expires_at=expires_at)
+        rolled = await api.client.post(f"{KEYS}/{other['id']}/roll", headers=headers)
+        assert outcome(rolled) == (400, "invalid_request")
+    await made(api, "api_keys:write", by=asking["secret"], expires_at=soon)
+    rolled = await api.client.post(f"{KEYS}/{asking['id']}/roll", headers=headers)
+    assert (rolled.status_code, rolled.json()["expires_at"]) == (201, asking["expires_at"])
+
+
 async def test_keys_of_another_ledger_are_for_administrators(api: Api) -> None:
     other = format_id(LEDGER, (await api.engine.ledgers.create("other")).id)
     tenant = await made(api, ALL, "ledgers:read", "ledgers:write")

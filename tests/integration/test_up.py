@@ -195,8 +195,9 @@ def test_what_is_printed_can_be_copied_and_works(tmp_path: Path) -> None:
         assert process.stderr is not None
         assert process.wait(STOP_TIMEOUT_S) == ExitCode.OK
         assert process.stdout.read().strip() == ""
-        noise = [line for line in process.stderr.read().splitlines() if "stopping" not in line]
-        assert noise == []
+        said = process.stderr.read().splitlines()
+        # What takes longer than two seconds, as anything may on a busy machine, is told with a "…".
+        assert [line for line in said if "stopping" not in line and not line.endswith("…")] == []
 
 
 def shell(line: str) -> dict[str, Any]:

@@ -57,11 +57,22 @@ _REMEMBERED_MAX = 10_000
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who asks: a key of a ledger and what it may do."""
+    """Who asks: a key of a ledger, what it may do and until when (None: without end)."""
 
     ledger: UUID
     key: UUID
     scopes: frozenset[str]
+    expires_at: datetime | None
+
+    def has_expired(self) -> bool:
+        """Tell whether the time of the key is over."""
+        return self.expires_at is not None and self.expires_at <= datetime.now(UTC)
+
+    def outlives(self, expires_at: datetime | None) -> bool:
+        """Tell whether the key is valid for at least as long as one that expires then."""
+        if self.expires_at is None:
+            return True
+        return expires_at is not None and expires_at <= self.expires_at
 
     def allows(self, scope: str) -> bool:
         """Tell whether the key may do what `resource:action` stands for."""
@@ -77,7 +88,6 @@ class _Remembered(msgspec.Struct):
     """What is known of a secret's hash, until when (monotonic seconds); no principal: it is unknown."""
 
     principal: Principal | None
-    expires_at: datetime | None
     until_s: float
 
 
@@ -100,8 +110,7 @@ class Keys:
         known = self._remembered.get(hashed)
         if known is None or known.until_s < monotonic():
             known = await self._ask(hashed)
-        expired = known.expires_at is not None and known.expires_at <= datetime.now(UTC)
-        if known.principal is None or expired:
+        if known.principal is None or known.principal.has_expired():
             raise ApiKeyInvalid("the API key is unknown, expired or revoked")
         return known.principal
 
@@ -115,10 +124,11 @@ class Keys:
 
     async def _look_up(self, hashed: bytes) -> _Remembered:
         row = await self._database.row(statements.BY_HASH, hashed)
-        known = _Remembered(None, None, monotonic() + _REMEMBERED_S)
+        known = _Remembered(None, monotonic() + _REMEMBERED_S)
         if row is not None:
-            known.principal = Principal(row["ledger_id"], row["id"], _expanded(row["scopes"]))
-            known.expires_at = row["expires_at"]
+            known.principal = Principal(
+                row["ledger_id"], row["id"], _expanded(row["scopes"]), row["expires_at"]
+            )
         if len(self._remembered) >= _REMEMBERED_MAX:
             self._remembered.clear()  # refilled by one round trip per key in use
         self._remembered[hashed] = known

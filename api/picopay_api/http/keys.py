@@ -36,8 +36,8 @@ from picopay_api.http.requests import ApiKeyRequest, RollRequest
 async def create_api_key(call: Call) -> Reply:
     """Make an API key.
 
-    The `secret` in the answer is shown this once. `scopes` can be no more than the asking key has;
-    `ledger` is for administrators.
+    The `secret` in the answer is shown this once. `scopes` can be no more than the asking key has, and
+    it cannot be valid for longer; `ledger` is for administrators.
     """
     request: ApiKeyRequest = call.body
     ledger = call.ledger
@@ -50,6 +50,9 @@ async def create_api_key(call: Call) -> Reply:
     check_scopes(request.scopes)
     _require_own(call, request.scopes)
     expires_at = _in_utc(request.expires_at)
+    if not call.principal.outlives(expires_at):
+        fault = FieldFault("/expires_at", "must not be later than the end of the asking key")
+        raise InvalidRequest("a key that expires makes none that outlives it", fault)
     made = await call.engine.keys.create(ledger, request.name, request.scopes, expires_at)
     return Reply(body=answers.api_key(made.key, made.secret), status=201)
 
@@ -105,7 +108,10 @@ async def roll_api_key(call: Call) -> Reply:
     seconds, a day unless you say otherwise; then the old one expires.
     """
     ledger, id = await _ledger(call), call.id("api_key", API_KEY, ApiKeyNotFound)
-    _require_own(call, (await call.engine.keys.get(ledger, id)).scopes)
+    old = await call.engine.keys.get(ledger, id)
+    _require_own(call, old.scopes)
+    if not call.principal.outlives(old.expires_at):
+        raise InvalidRequest("a key that expires rolls none that outlives it")
     made = await call.engine.keys.roll(ledger, id, call.body.overlap_s)
     return Reply(body=answers.api_key(made.key, made.secret), status=201)
 
