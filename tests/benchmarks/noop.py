@@ -11,6 +11,7 @@ from typing import Any
 import uvicorn
 
 from picopay_api.cli.lifetime import end_with_stdin
+from picopay_api.cli.serving import config_of
 
 _BODY = b'{"id":"pay_%032d","object":"payment","status":"captured","padding":"%s"}' % (
     0,
@@ -38,18 +39,7 @@ async def application(_: Any, receive: Any, send: Any) -> None:
 def main(descriptor: int) -> None:
     """Serve on a listening socket."""
     end_with_stdin(grace_s=5)
-    config = uvicorn.Config(
-        application,
-        # As in picopay_api/cli/serving.py.
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-    )
+    config = config_of(application, grace_ms=5_000, lifespan="off")
     uvicorn.Server(config).run([socket.socket(fileno=descriptor)])
 
 

@@ -10,6 +10,7 @@ import socket
 import tempfile
 from collections.abc import Mapping
 from functools import partial
+from typing import Any, Literal
 
 import uvicorn
 
@@ -73,6 +74,23 @@ def local_url(host: str, port: int) -> str:
     return f"http://{shown}:{port}"
 
 
+def config_of(app: Any, *, grace_ms: int, lifespan: Literal["on", "off"] = "on") -> uvicorn.Config:
+    """Say how uvicorn is to serve an application; `make bench` serves one that does nothing, too."""
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan=lifespan,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=math.ceil(grace_ms / 1000),
+    )
+
+
 def serve_one(settings: Settings, listener: socket.socket) -> None:
     """Serve from this process until it is told to stop, then drain.
 
@@ -81,21 +99,7 @@ def serve_one(settings: Settings, listener: socket.socket) -> None:
     """
     from picopay_api.app import create_app  # its metrics must find their directory set
 
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(settings),
-            loop="uvloop",
-            http="httptools",
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_keep_alive=_KEEP_ALIVE_S,
-            timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_ms / 1000),
-        )
-    )
+    server = uvicorn.Server(config_of(create_app(settings), grace_ms=settings.shutdown_grace_ms))
     survive_repeated_signals()
     try:
         server.run([listener])

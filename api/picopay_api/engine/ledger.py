@@ -2,8 +2,8 @@
 
 Pure: no I/O, clock, random or async. Called by `payments.py` and `transactions.py` with the accounts
 already found; what needs a lock (state, funds, keys, references) is judged by `store/decide.sql`.
-Refusals come in a fixed order: invalid_request (an amount), account_not_found, asset_mismatch,
-same_account, balance_out_of_range.
+Refusals come in a fixed order: account_not_found, asset_mismatch, same_account, balance_out_of_range; an
+amount that is none is refused before.
 """
 
 import hashlib

@@ -6,9 +6,11 @@ of digits where a double-precision reader would round them (2^53).
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
+from msgspec import Meta
 
 from picopay_api.engine import ids, views
 from picopay_api.engine.audit import AuditState as AuditView
@@ -20,6 +22,10 @@ EXACT_MAX = 2**53 - 1
 
 Shown = int | str
 """An amount in an answer: a string of digits when it is beyond ±(2^53-1)."""
+
+
+Moment = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+"""A time in an answer: RFC 3339 in UTC with milliseconds."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +50,7 @@ class Account(Answer, frozen=True, kw_only=True, tag_field="object", tag="accoun
     state: views.AccountState
     balance: Balance
     metadata: dict[str, str]
-    created_at: str
+    created_at: Moment
 
 
 class AccountBalance(Answer, frozen=True, kw_only=True, tag_field="object", tag="balance"):
@@ -52,7 +58,7 @@ class AccountBalance(Answer, frozen=True, kw_only=True, tag_field="object", tag=
 
     account: str
     asset: str
-    at: str | None
+    at: Moment | None
     balance: Balance
 
 
@@ -64,7 +70,7 @@ class Entry(Answer, frozen=True, kw_only=True, tag_field="object", tag="entry"):
     balance_after: Shown
     asset: str
     sequence: int
-    created_at: str
+    created_at: Moment
 
 
 class Payment(Answer, frozen=True, kw_only=True, tag_field="object", tag="payment"):
@@ -79,8 +85,8 @@ class Payment(Answer, frozen=True, kw_only=True, tag_field="object", tag="paymen
     source: str
     destination: str
     reference: str | None
-    created_at: str
-    expires_at: str | None
+    created_at: Moment
+    expires_at: Moment | None
     metadata: dict[str, str]
 
 
@@ -105,7 +111,7 @@ class Transaction(Answer, frozen=True, kw_only=True, tag_field="object", tag="tr
     dry_run: bool
     reference: str | None
     metadata: dict[str, str]
-    created_at: str | None
+    created_at: Moment | None
 
 
 class Event(Answer, frozen=True, kw_only=True, tag_field="object", tag="event"):
@@ -115,7 +121,7 @@ class Event(Answer, frozen=True, kw_only=True, tag_field="object", tag="event"):
     position: int
     type: str
     ledger: str
-    created_at: str
+    created_at: Moment
     data: Payment | Transaction
 
 
@@ -125,7 +131,7 @@ class Ledger(Answer, frozen=True, kw_only=True, tag_field="object", tag="ledger"
     id: str
     name: str
     metadata: dict[str, str]
-    created_at: str
+    created_at: Moment
 
 
 class ApiKey(Answer, frozen=True, kw_only=True, tag_field="object", tag="api_key"):
@@ -136,9 +142,9 @@ class ApiKey(Answer, frozen=True, kw_only=True, tag_field="object", tag="api_key
     name: str
     scopes: list[str]
     hint: str
-    created_at: str
-    expires_at: str | None
-    revoked_at: str | None
+    created_at: Moment
+    expires_at: Moment | None
+    revoked_at: Moment | None
     secret: str | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -148,7 +154,7 @@ class Finding(Answer, frozen=True, kw_only=True):
     kind: str
     subject: str
     detail: str
-    found_at: str
+    found_at: Moment
 
 
 class Audit(Answer, frozen=True, kw_only=True, tag_field="object", tag="audit"):
@@ -159,7 +165,7 @@ class Audit(Answer, frozen=True, kw_only=True, tag_field="object", tag="audit"):
     sealed_hash: str | None
     sums: dict[str, Shown]
     findings: list[Finding]
-    checked_at: str | None
+    checked_at: Moment | None
 
 
 class Page[T](Answer, frozen=True, kw_only=True):

@@ -25,11 +25,8 @@ ANY_CALL: tuple[type[PicoPayError], ...] = (
     errors.RateLimited,
     errors.ScopeMissing,
     errors.InvalidRequest,
-    errors.Overloaded,
-    errors.DeadlineExceeded,
     errors.DatabaseUnavailable,
     errors.SchemaOutOfRange,
-    errors.ShuttingDown,
     errors.InternalError,
 )
 """What every operation may refuse."""
@@ -48,6 +45,23 @@ _IDEMPOTENCY_KEY = {
     "description": "A name of yours for this operation: sent again, it is done once.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[\\x20-\\x7e]+$"},
 }
+_VERSION = {
+    "name": "PicoPay-Version",
+    "in": "header",
+    "required": False,
+    "description": "The version of the contract that you rely on.",
+    "schema": {"type": "string", "const": VERSION},
+}
+_EVERY_ANSWER = ("Request-Id", "PicoPay-Version")
+_COUNTED = ("RateLimit-Policy", "RateLimit")
+_REFUSED = {
+    401: ("WWW-Authenticate",),
+    403: _COUNTED,
+    429: (*_COUNTED, "Retry-After"),
+    503: ("Retry-After",),
+}
+"""Headers of refusals by status, beside those of every answer."""
+
 _STREAMED = ("text/csv", "application/x-ndjson")
 _OPEN = (
     ("/health", "Is it healthy", "As `/readyz`: for load balancers and people."),
@@ -149,6 +163,7 @@ def _parameters(operation: Operation) -> Iterator[dict[str, Any]]:
         yield _query(parameter)
     if operation.keyed is not Keyed.NEVER:
         yield _IDEMPOTENCY_KEY | {"required": operation.keyed is Keyed.REQUIRED}
+    yield _VERSION
 
 
 def _query(parameter: Parameter) -> dict[str, Any]:
@@ -168,12 +183,14 @@ def _responses(operation: Operation, shape: dict[str, Any]) -> dict[str, Any]:
     content: dict[str, Any] = {JSON: {"schema": shape}}
     if any(parameter.name == "format" for parameter in operation.parameters):
         content |= {media_type: {"schema": {"type": "string"}} for media_type in _STREAMED}
-    done = {"description": operation.summary, "headers": _headers(operation), "content": content}
+    replayed = () if operation.keyed is Keyed.NEVER else ("Idempotent-Replayed",)
+    headers = _headers(*_COUNTED, *replayed)
+    done = {"description": operation.summary, "headers": headers, "content": content}
     responses = {str(operation.status): done}
     if any(field.name == "dry_run" for field in _fields(operation.body)):
         responses["200"] = {**done, "description": "What would be; nothing is written"}
     for status, refusals in groupby(errors_of(operation), key=lambda error: error.status):
-        responses[str(status)] = _refusal(refusals)
+        responses[str(status)] = _refusal(status, refusals)
     return responses
 
 
@@ -181,18 +198,16 @@ def _fields(body: type | None) -> tuple[msgspec.structs.FieldInfo, ...]:
     return () if body is None else msgspec.structs.fields(body)
 
 
-def _headers(operation: Operation) -> dict[str, Any]:
-    names = ["Request-Id", "PicoPay-Version", "RateLimit-Policy", "RateLimit"]
-    if operation.keyed is not Keyed.NEVER:
-        names.append("Idempotent-Replayed")
-    return {name: {"schema": {"type": "string"}} for name in names}
+def _headers(*names: str) -> dict[str, Any]:
+    return {name: {"schema": {"type": "string"}} for name in (*_EVERY_ANSWER, *names)}
 
 
-def _refusal(refusals: Iterable[type[PicoPayError]]) -> dict[str, Any]:
+def _refusal(status: int, refusals: Iterable[type[PicoPayError]]) -> dict[str, Any]:
     codes = {error.code: error.title for error in refusals}
     problem = {"$ref": _REFS.format(name="Problem")}
     return {
         "description": "; ".join(f"`{code}`: {title}" for code, title in codes.items()),
+        "headers": _headers(*_REFUSED.get(status, ())),
         "content": {
             problems.MEDIA_TYPE: {
                 "schema": {"allOf": [problem, {"properties": {"code": {"enum": list(codes)}}}]}

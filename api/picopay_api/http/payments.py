@@ -10,15 +10,18 @@ from picopay_api.errors import (
     AssetMismatch,
     AssetUnknown,
     BalanceOutOfRange,
+    DeadlineExceeded,
     FieldFault,
     IdempotencyKeyInFlight,
     IdempotencyKeyReused,
     InsufficientFunds,
     InvalidCursor,
     InvalidRequest,
+    Overloaded,
     PaymentNotFound,
     ReferenceTaken,
     SameAccount,
+    ShuttingDown,
 )
 from picopay_api.http import answers, parameters
 from picopay_api.http.operations import Call, Keyed, Reply, operation
@@ -32,6 +35,9 @@ MOVING = (
     InsufficientFunds,
     BalanceOutOfRange,
     ReferenceTaken,
+    Overloaded,
+    DeadlineExceeded,
+    ShuttingDown,
 )
 """What can become of any operation that moves money."""
 
