@@ -159,6 +159,18 @@ async def test_an_owner_without_the_runtime_role_serves_as_itself(cluster: Clust
     assert refused.value.sqlstate == "PP002"
 
 
+async def test_a_runtime_role_made_later_gets_its_rights_with_the_next_migration(
+    cluster: Cluster,
+) -> None:
+    await cluster.make_role("owner")
+    url = await cluster.make_database("owner")
+    await migrate.upgrade_async(url)
+    await cluster.run("CREATE ROLE picopay_app NOLOGIN")
+    await cluster.make_role("app", "IN ROLE picopay_app")
+    assert await migrate.upgrade_async(url) == []
+    await require_working(as_role(url, "app"), "picopay_app")
+
+
 async def test_an_owner_may_be_given_the_schema_and_nothing_else(cluster: Cluster) -> None:
     await cluster.make_role("landlord")
     await cluster.make_role("owner")

@@ -35,7 +35,8 @@ SELECT concat_ws(' ', relname, relkind, reloptions, pg_get_partkeydef(oid),
 UNION ALL
 SELECT concat_ws(' ', relname, attname, format_type(atttypid, atttypmod), attnotnull,
                  (SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef
-                   WHERE adrelid = attrelid AND adnum = attnum), col_description(attrelid, attnum))
+                   WHERE adrelid = attrelid AND adnum = attnum), attcollation::regcollation,
+                 col_description(attrelid, attnum))
   FROM known JOIN pg_attribute ON attrelid = known.oid AND attnum > 0 AND NOT attisdropped
 UNION ALL
 SELECT concat_ws(' ', relname, conname, pg_get_constraintdef(c.oid))
@@ -173,6 +174,19 @@ async def test_the_migrations_build_what_the_tables_declare(
     async with migrate._connected(empty_database_url) as connection:
         await connection.run_sync(create)
     assert await lines(database_url, STRUCTURE) == await lines(empty_database_url, STRUCTURE)
+
+
+async def test_texts_in_keys_are_compared_by_their_bytes(database_url: DatabaseUrl) -> None:
+    """Locales order texts as people do and change with the system; an index must not."""
+    found = await lines(
+        database_url,
+        "SELECT DISTINCT concat_ws(' ', attrelid::regclass, attname) FROM pg_index"
+        "  JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey)"
+        " WHERE attcollation NOT IN (0, 'pg_catalog.\"C\"'::regcollation)"
+        "   AND attrelid IN (SELECT oid FROM pg_class WHERE NOT relispartition"
+        "                    AND relnamespace = 'picopay'::regnamespace)",
+    )
+    assert found <= {"alembic_version version_num", "picopay.alembic_version version_num"}
 
 
 def test_revisions_are_numbered_and_say_whom_they_admit() -> None:

@@ -2,8 +2,8 @@
 
 Called by `picopay migrate`, by `picopay up` and by the tests; `state` is read by every process before
 it writes. Migrations go forward only, on one direct connection of the owner's role that holds an
-advisory lock, each in a transaction of its own with a `lock_timeout`. The functions (`*.sql`) have one
-readable source each (decision 0004): they come with the last step, in its transaction.
+advisory lock, each in a transaction of its own with a `lock_timeout`. The functions and grants (`*.sql`)
+have one readable source each (decision 0004): they come with the last step, in its transaction.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ _FOLDER = Path(__file__).parent  # tests put another release's migrations and fu
 _MIGRATION_LOCK = 0x7069636F706179  # "picopay": the advisory lock of whoever migrates
 _LOCK_WAIT_S = 120
 _KEEP_DAYS = 36_500  # a migration makes partitions; it drops none, whatever retention is set
-_FUNCTIONS = ("history.sql", "partitions.sql", "decide.sql")
+_FUNCTIONS = ("history.sql", "partitions.sql", "decide.sql", "grants.sql")
 
 # A role called like the schema would have it as its default one, whose tables Alembic compares without
 # their schema's name: hence the search path. Every name here is qualified.

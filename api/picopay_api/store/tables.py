@@ -52,6 +52,11 @@ class Xid8(UserDefinedType[int]):
 ischema_names["xid8"] = Xid8  # so that the drift check recognises it in a database
 
 
+KeyText = Text(collation="C")
+"""Text within a key: compared by its bytes, so that no upgrade of the system's locales spoils an index and
+ranges mean the same in every database."""
+
+
 def _time(name: str, *, nullable: bool = False) -> Column[Any]:
     return Column(name, DateTime(timezone=True), nullable=nullable)
 
@@ -64,7 +69,7 @@ ledger = Table(
     "ledger",
     metadata,
     _ledger(),
-    Column("name", Text, nullable=False),
+    Column("name", KeyText, nullable=False),
     Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
     _time("created_at"),
     PrimaryKeyConstraint("ledger_id"),
@@ -94,7 +99,7 @@ account = Table(
     metadata,
     _ledger(),
     Column("id", Uuid, nullable=False),
-    Column("reference", Text, comment="never changes and is never given to another account"),
+    Column("reference", KeyText, comment="never changes and is never given to another account"),
     Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
     _time("created_at"),
     PrimaryKeyConstraint("ledger_id", "id"),
@@ -107,7 +112,7 @@ balance = Table(
     metadata,
     _ledger(),
     Column("account_id", Uuid, nullable=False),
-    Column("asset", Text, nullable=False),
+    Column("asset", KeyText, nullable=False),
     Column("state", SmallInteger, nullable=False, comment="0 open, 1 frozen, 2 closed"),
     Column("floor_minor", BigInteger, comment="lowest available balance; null: unbounded"),
     Column("posted_minor", BigInteger, nullable=False),
@@ -164,7 +169,7 @@ idempotency_key = Table(
     "idempotency_key",
     metadata,
     _ledger(),
-    Column("key", Text, nullable=False),
+    Column("key", KeyText, nullable=False),
     Column("operation", SmallInteger, nullable=False, comment="as journal.kind; 4 account"),
     Column("day", Date, nullable=False),
     Column("fingerprint", LargeBinary, nullable=False),
@@ -181,7 +186,7 @@ reference = Table(
     "reference",
     metadata,
     _ledger(),
-    Column("reference", Text, nullable=False),
+    Column("reference", KeyText, nullable=False),
     Column("journal_id", Uuid, nullable=False),
     PrimaryKeyConstraint("ledger_id", "reference"),
     comment="A reference names one journal row for ever.",
@@ -202,8 +207,8 @@ metadata_item = Table(
     metadata,
     _ledger(),
     Column("object", SmallInteger, nullable=False, comment="0 account, else journal.kind"),
-    Column("key", Text, nullable=False),
-    Column("value", Text, nullable=False),
+    Column("key", KeyText, nullable=False),
+    Column("value", KeyText, nullable=False),
     Column("id", Uuid, nullable=False),
     PrimaryKeyConstraint("ledger_id", "object", "key", "value", "id"),
     comment="The index behind metadata[key] filters.",
@@ -262,8 +267,8 @@ audit_finding = Table(
     "audit_finding",
     metadata,
     _ledger(),
-    Column("kind", Text, nullable=False),
-    Column("subject", Text, nullable=False, comment="what it is about: an id, an asset, a height"),
+    Column("kind", KeyText, nullable=False),
+    Column("subject", KeyText, nullable=False, comment="what it is about: an id, an asset, a height"),
     Column("detail", Text, nullable=False),
     _time("found_at"),
     PrimaryKeyConstraint("ledger_id", "kind", "subject"),

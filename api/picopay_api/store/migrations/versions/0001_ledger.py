@@ -13,7 +13,7 @@ min_compatible = "0001"
 
 
 def upgrade() -> None:
-    """Create every table, its first partitions, the net of triggers and the runtime role."""
+    """Create every table, its first partitions, and the net of triggers."""
     here = Path(__file__)
     run_script(here.parents[2] / "history.sql")
     run_script(here.with_suffix(".sql"))

@@ -2,7 +2,7 @@
 
 CREATE TABLE picopay.ledger (
     ledger_id uuid NOT NULL,
-    name text NOT NULL,
+    name text COLLATE "C" NOT NULL,
     metadata jsonb DEFAULT '{}' NOT NULL,
     created_at timestamptz NOT NULL,
     CONSTRAINT ledger_pkey PRIMARY KEY (ledger_id),
@@ -30,7 +30,7 @@ COMMENT ON COLUMN picopay.api_key.hint IS 'the last four characters, for people'
 CREATE TABLE picopay.account (
     ledger_id uuid NOT NULL,
     id uuid NOT NULL,
-    reference text,
+    reference text COLLATE "C",
     metadata jsonb DEFAULT '{}' NOT NULL,
     created_at timestamptz NOT NULL,
     CONSTRAINT account_pkey PRIMARY KEY (ledger_id, id),
@@ -42,7 +42,7 @@ COMMENT ON COLUMN picopay.account.reference IS 'never changes and is never given
 CREATE TABLE picopay.balance (
     ledger_id uuid NOT NULL,
     account_id uuid NOT NULL,
-    asset text NOT NULL,
+    asset text COLLATE "C" NOT NULL,
     state smallint NOT NULL,
     floor_minor bigint,
     posted_minor bigint NOT NULL,
@@ -101,7 +101,7 @@ COMMENT ON COLUMN picopay.entry.held_minor IS 'signed change of held';
 
 CREATE TABLE picopay.idempotency_key (
     ledger_id uuid NOT NULL,
-    key text NOT NULL,
+    key text COLLATE "C" NOT NULL,
     operation smallint NOT NULL,
     day date NOT NULL,
     fingerprint bytea NOT NULL,
@@ -119,7 +119,7 @@ COMMENT ON COLUMN picopay.idempotency_key.detail IS 'members of the refusal';
 
 CREATE TABLE picopay.reference (
     ledger_id uuid NOT NULL,
-    reference text NOT NULL,
+    reference text COLLATE "C" NOT NULL,
     journal_id uuid NOT NULL,
     CONSTRAINT reference_pkey PRIMARY KEY (ledger_id, reference)
 );
@@ -136,8 +136,8 @@ COMMENT ON TABLE picopay.reversal IS 'What has been reversed, at most once.';
 CREATE TABLE picopay.metadata_item (
     ledger_id uuid NOT NULL,
     object smallint NOT NULL,
-    key text NOT NULL,
-    value text NOT NULL,
+    key text COLLATE "C" NOT NULL,
+    value text COLLATE "C" NOT NULL,
     id uuid NOT NULL,
     CONSTRAINT metadata_item_pkey PRIMARY KEY (ledger_id, object, key, value, id)
 );
@@ -198,8 +198,8 @@ COMMENT ON COLUMN picopay.audit.sums IS 'sum of all balances by asset: zeros';
 
 CREATE TABLE picopay.audit_finding (
     ledger_id uuid NOT NULL,
-    kind text NOT NULL,
-    subject text NOT NULL,
+    kind text COLLATE "C" NOT NULL,
+    subject text COLLATE "C" NOT NULL,
     detail text NOT NULL,
     found_at timestamptz NOT NULL,
     CONSTRAINT audit_finding_pkey PRIMARY KEY (ledger_id, kind, subject)
@@ -222,23 +222,7 @@ CREATE TABLE picopay.journal_default PARTITION OF picopay.journal DEFAULT;
 CREATE TABLE picopay.entry_default PARTITION OF picopay.entry DEFAULT;
 CREATE TABLE picopay.idempotency_key_default PARTITION OF picopay.idempotency_key DEFAULT;
 
--- The role of the API and the worker. It owns nothing and cannot change history. Where the migrating
--- role may not create roles, an administrator creates picopay_app beforehand.
-DO $role$
-BEGIN
-    IF to_regrole('picopay_app') IS NULL THEN
-        CREATE ROLE picopay_app NOLOGIN;
-    END IF;
-    GRANT picopay_app TO CURRENT_USER;
-EXCEPTION
-    WHEN duplicate_object OR unique_violation THEN
-        GRANT picopay_app TO CURRENT_USER;  -- made by another migration at the same moment
-    WHEN insufficient_privilege THEN
-        RAISE WARNING 'picopay: role picopay_app cannot be created or granted by %', CURRENT_USER;
-END
-$role$;
-
--- History: the trigger is the net under the grants.
+-- History: the trigger is the net under the grants (store/grants.sql).
 DO $history$
 DECLARE
     v_table text;
@@ -253,19 +237,5 @@ BEGIN
         EXECUTE format('CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON picopay.%I '
                        'FOR EACH STATEMENT EXECUTE FUNCTION picopay.refuse_change()', v_table);
     END LOOP;
-    IF to_regrole('picopay_app') IS NOT NULL THEN
-        GRANT USAGE ON SCHEMA picopay TO picopay_app;
-        GRANT SELECT ON ALL TABLES IN SCHEMA picopay TO picopay_app;
-        GRANT INSERT ON picopay.ledger, picopay.api_key, picopay.account, picopay.balance,
-                        picopay.journal, picopay.entry, picopay.idempotency_key, picopay.reference,
-                        picopay.reversal, picopay.metadata_item, picopay.commit, picopay.block,
-                        picopay.audit, picopay.audit_finding TO picopay_app;
-        GRANT UPDATE (expires_at, revoked_at) ON picopay.api_key TO picopay_app;
-        GRANT UPDATE (metadata) ON picopay.account TO picopay_app;
-        GRANT UPDATE (state, posted_minor, held_minor, sequence, changed_at)
-           ON picopay.balance TO picopay_app;
-        GRANT DELETE ON picopay.metadata_item, picopay.audit_finding TO picopay_app;
-        GRANT UPDATE ON picopay.audit, picopay.audit_finding TO picopay_app;
-    END IF;
 END
 $history$;
