@@ -34,7 +34,8 @@ async def book(database: Database) -> Book:
     book = await Book.make(database)
     alice, bob = await book.funded(), await book.account()
     paid = book.payment(alice, bob, 250)
-    await book.decide(paid, book.payment(alice, bob, 50))
+    named = msgspec.structs.replace(book.payment(alice, bob, 50), reference="order-1")
+    await book.decide(paid, named)
     await book.decide(book.transaction(*(Posting(alice, bob, n, "USD") for n in (1, 2, 2))))
     await book.decide(book.reversal(paid))
     await Sealer(database).seal(book.ledger)
@@ -213,6 +214,18 @@ CORRUPTIONS = [
     ),
     Corruption(
         "reversal forgotten", "reversal_differs", "DELETE FROM picopay.reversal", continuous=False
+    ),
+    Corruption(
+        "reference forgotten",
+        "reference_differs",
+        "DELETE FROM picopay.reference",
+        continuous=False,
+    ),
+    Corruption(
+        "reference given to another one",
+        "reference_differs",
+        "UPDATE picopay.reference SET journal_id = gen_random_uuid()",
+        continuous=False,
     ),
     Corruption(
         "commit forgotten",

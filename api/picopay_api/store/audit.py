@@ -151,3 +151,12 @@ SELECT coalesce(r.original_id, j.parent_id) AS original_id
  WHERE r.original_id IS NULL OR j.id IS NULL
  LIMIT $2
 """
+
+ALL_STRAY_REFERENCES = """
+SELECT coalesce(r.journal_id, j.id) AS journal_id
+  FROM (SELECT * FROM picopay.reference WHERE ledger_id = $1) AS r
+  FULL JOIN (SELECT * FROM picopay.journal WHERE ledger_id = $1 AND reference IS NOT NULL) AS j
+         ON r.journal_id = j.id AND r.reference = j.reference
+ WHERE r.journal_id IS NULL OR j.id IS NULL
+ LIMIT $2
+"""

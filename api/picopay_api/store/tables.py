@@ -268,7 +268,9 @@ audit_finding = Table(
     metadata,
     _ledger(),
     Column("kind", KeyText, nullable=False),
-    Column("subject", KeyText, nullable=False, comment="what it is about: an id, an asset, a height"),
+    Column(
+        "subject", KeyText, nullable=False, comment="what it is about: an id, an asset, a height"
+    ),
     Column("detail", Text, nullable=False),
     _time("found_at"),
     PrimaryKeyConstraint("ledger_id", "kind", "subject"),

@@ -177,6 +177,12 @@ _STRAYS = (
         "tx_",
         "its reversal and the journal do not agree",
     ),
+    (
+        statements.ALL_STRAY_REFERENCES,
+        "reference_differs",
+        "tx_",
+        "its reference and the journal do not agree: it could be given again",
+    ),
 )
 
 

@@ -47,6 +47,7 @@ KINDS = {
     "held_differs": "an account holds funds without an open hold",
     "asset_unbalanced": "the balances of an asset do not add up to zero",
     "reversal_differs": "a reversal and the journal do not agree",
+    "reference_differs": "a reference and the journal do not agree",
 }
 """Every kind of finding, and what it means."""
 
