@@ -8,6 +8,7 @@ Labels have few values, all known beforehand: never an id, a path or a text of a
 
 import os
 from collections.abc import Iterator
+from functools import cache
 
 from prometheus_client import (
     CollectorRegistry,
@@ -168,6 +169,16 @@ READY = Gauge(
 ProcessCollector(registry=REGISTRY)
 PlatformCollector(registry=REGISTRY)
 GCCollector(registry=REGISTRY)
+
+
+@cache
+def child[M: MetricWrapperBase](metric: M, *values: str) -> M:
+    """Return the part of a metric that has these values of its labels.
+
+    Looked up once: the library's own way is felt on the path of every request. Values are few and
+    known beforehand, so nothing grows here.
+    """
+    return metric.labels(*values)
 
 
 def render() -> tuple[bytes, str]:

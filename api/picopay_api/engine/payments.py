@@ -8,17 +8,15 @@ from uuid import UUID
 
 from picopay_api.engine.commands import Kind, Pay
 from picopay_api.engine.committer import Committer
+from picopay_api.engine.counting import counted
 from picopay_api.engine.directory import Directory
 from picopay_api.engine.ids import new_id
 from picopay_api.engine.journal import Journal, JournalFilter, JournalRow, payment_of
 from picopay_api.engine.ledger import Stamp, addresses, plan_payment
 from picopay_api.engine.paging import Page
 from picopay_api.engine.views import Made, Payment, PaymentStatus
-from picopay_api.errors import InsufficientFunds, PaymentNotFound, PicoPayError
-from picopay_api.logs import Event, get_logger
-from picopay_api.metrics import INSUFFICIENT_FUNDS, PAYMENTS
-
-_log = get_logger(__name__)
+from picopay_api.errors import PaymentNotFound
+from picopay_api.metrics import PAYMENTS
 
 PaymentFilter = JournalFilter
 
@@ -42,17 +40,10 @@ class Payments:
             RefusedError, ConflictError: refused by the rules of the ledger.
             UnavailableError: the outcome is not known; the same key will tell.
         """
-        try:
+        with counted(PAYMENTS, "captured", ledger):
             found = await self._directory.find(ledger, addresses(request))
             command = plan_payment(request, found, Stamp(ledger=ledger, id=new_id(), key=key))
             outcome = await self._committer.submit(command)
-        except PicoPayError as error:
-            PAYMENTS.labels(outcome=error.code).inc()
-            if isinstance(error, InsufficientFunds):
-                INSUFFICIENT_FUNDS.inc()
-                _log.info(Event.INSUFFICIENT_FUNDS, ledger=ledger, code=error.code)
-            raise
-        PAYMENTS.labels(outcome="captured").inc()
         posting = command.postings[0]
         return Made(
             Payment(

@@ -3,14 +3,13 @@
 Called by `http/transactions.py`. Every row of the journal is a transaction, payments included.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from uuid import UUID
 
 import msgspec
 
 from picopay_api.engine.commands import Command, Reverse, Transact
 from picopay_api.engine.committer import Committer
+from picopay_api.engine.counting import counted
 from picopay_api.engine.directory import Directory
 from picopay_api.engine.events import Events
 from picopay_api.engine.ids import new_id
@@ -18,12 +17,9 @@ from picopay_api.engine.journal import Journal, JournalFilter, JournalRow, trans
 from picopay_api.engine.ledger import Stamp, addresses, plan_reversal, plan_transaction
 from picopay_api.engine.paging import Page
 from picopay_api.engine.views import Made, Transaction
-from picopay_api.errors import InsufficientFunds, PicoPayError, TransactionNotFound
-from picopay_api.logs import Event, get_logger
-from picopay_api.metrics import INSUFFICIENT_FUNDS, TRANSACTIONS
+from picopay_api.errors import TransactionNotFound
+from picopay_api.metrics import TRANSACTIONS
 from picopay_api.store.decide import Outcome
-
-_log = get_logger(__name__)
 
 TransactionFilter = JournalFilter
 
@@ -47,7 +43,7 @@ class Transactions:
             RefusedError, ConflictError: refused by the rules of the ledger.
             UnavailableError: the outcome is not known; the same key will tell.
         """
-        with _counted(ledger):
+        with counted(TRANSACTIONS, "ok", ledger):
             command = await self._plan(ledger, request, key)
             outcome = await self._committer.submit(command)
         return Made(_made(command, outcome), outcome.replayed)
@@ -70,7 +66,7 @@ class Transactions:
             TransactionNotReversible, TransactionAlreadyReversed: it cannot be undone (again).
             RefusedError: the money is not there any more.
         """
-        with _counted(ledger):
+        with counted(TRANSACTIONS, "ok", ledger):
             original = await self._row(ledger, request.transaction)
             command = plan_reversal(
                 request,
@@ -119,20 +115,6 @@ class Transactions:
         if row is None:
             raise TransactionNotFound("there is no such transaction in this ledger")
         return row
-
-
-@contextmanager
-def _counted(ledger: UUID) -> Iterator[None]:
-    """Count what becomes of a transaction or reversal, and tell when the funds were not there."""
-    try:
-        yield
-    except PicoPayError as error:
-        TRANSACTIONS.labels(outcome=error.code).inc()
-        if isinstance(error, InsufficientFunds):
-            INSUFFICIENT_FUNDS.inc()
-            _log.info(Event.INSUFFICIENT_FUNDS, ledger=ledger, code=error.code)
-        raise
-    TRANSACTIONS.labels(outcome="ok").inc()
 
 
 def _made(command: Command, outcome: Outcome | None) -> Transaction:

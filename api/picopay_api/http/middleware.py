@@ -15,7 +15,7 @@ from uuid_utils import uuid7
 
 from picopay_api.http.operations import VERSION
 from picopay_api.logs import Event, get_logger
-from picopay_api.metrics import HTTP_REQUEST_SECONDS, HTTP_REQUESTS
+from picopay_api.metrics import HTTP_REQUEST_SECONDS, HTTP_REQUESTS, child
 
 UNMATCHED = "unmatched"
 """The route of requests for paths that do not exist, so that clients cannot invent label values."""
@@ -76,8 +76,8 @@ class Middleware:
                 seconds = perf_counter() - began_s
                 route = state.get("route", UNMATCHED)
                 method = scope["method"] if scope["method"] in _METHODS else "other"
-                HTTP_REQUESTS.labels(route=route, method=method, status=answered).inc()
-                HTTP_REQUEST_SECONDS.labels(route=route).observe(seconds)
+                child(HTTP_REQUESTS, route, method, str(answered)).inc()
+                child(HTTP_REQUEST_SECONDS, route).observe(seconds)
                 _log.debug(
                     Event.REQUEST,
                     method=method,

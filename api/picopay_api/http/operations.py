@@ -264,9 +264,8 @@ async def _read(request: Request[Any, Any, Any], length: str | None, bytes_max: 
         BodyTooLarge: there is more of it.
         MalformedBody: the client went away; nobody will hear of it, but it is no defect of ours.
     """
-    too_large = BodyTooLarge(f"a body has at most {bytes_max} bytes", bytes_max=bytes_max)
     if length is not None and length.isdigit() and int(length) > bytes_max:
-        raise too_large
+        raise _too_large(bytes_max)
     body = bytearray()
     while True:  # ends with the body, its limit or the connection
         message = await request.receive()
@@ -274,9 +273,13 @@ async def _read(request: Request[Any, Any, Any], length: str | None, bytes_max: 
             raise MalformedBody("the connection was closed before the body was complete")
         body += message["body"]
         if len(body) > bytes_max:
-            raise too_large
+            raise _too_large(bytes_max)
         if not message["more_body"]:
             return bytes(body)
+
+
+def _too_large(bytes_max: int) -> BodyTooLarge:
+    return BodyTooLarge(f"a body has at most {bytes_max} bytes", bytes_max=bytes_max)
 
 
 def _path(parameters: Mapping[str, Any]) -> dict[str, str]:
