@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from picopay_api.cli.serving import listen
 from picopay_api.database_url import DatabaseUrl
 from picopay_api.engine.accounts import EntryFilter
 from picopay_api.engine.commands import PostingRequest, Transact
@@ -255,7 +256,7 @@ def streamed() -> float:
 
 
 async def half_way(api: Api, form: str) -> asyncio.StreamWriter:
-    """Ask for a stream with hardly any room for it on the way, and read its beginning."""
+    """Ask for a stream with hardly any room for it on the way, and read its first line."""
     narrow = socket.socket()
     narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     narrow.setblocking(False)
@@ -268,24 +269,39 @@ async def half_way(api: Api, form: str) -> asyncio.StreamWriter:
     return writer
 
 
+def listen_narrowly(host: str, port: int) -> socket.socket:
+    """Listen with hardly any room for what is on its way to clients."""
+    listener = listen(host, port)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+    return listener
+
+
 async def test_clients_that_leave_in_the_middle_leave_nothing_behind(
-    api: Api, database_url: DatabaseUrl
+    database_url: DatabaseUrl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await api.account("alice")
-    await fill(api, 4 * LONG)
+    monkeypatch.setattr("support.api.listen", listen_narrowly)
+    async with served(database_url) as api:
+        await api.account("alice")
+        await fill(api, LONG)
+        await leaving_in_the_middle(api, database_url)
+
+
+async def leaving_in_the_middle(api: Api, database_url: DatabaseUrl) -> None:
     before = streamed()
     # Twice as many as there are sessions, so that one left behind by each would be missed.
     leaving = await asyncio.gather(*(half_way(api, form) for form in ("csv", "ndjson") * 6))
-    # Nobody waits for those who are slow, and no transaction stays open for them.
-    assert (await api.pay("@world", "@alice", 1)).status_code == 201
 
     async def nobody_works() -> bool:
         return await working(database_url) == 0
 
-    await eventually(nobody_works)
-    assert streamed() == before
-    for writer in leaving:
-        writer.close()
+    try:
+        # Nobody waits for those who are slow, and no transaction stays open for them.
+        assert (await api.pay("@world", "@alice", 1)).status_code == 201
+        await eventually(nobody_works)
+        assert streamed() == before
+    finally:
+        for writer in leaving:
+            writer.close()
 
     async def all_ended() -> bool:
         return streamed() == before + len(leaving) and await nobody_works()
