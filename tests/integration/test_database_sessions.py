@@ -382,6 +382,22 @@ async def test_a_write_whose_answer_is_lost_is_unavailable_and_done_once(
         assert await database.value("SELECT count(*) FROM picopay.ledger") == 2
 
 
+async def test_who_is_cancelled_while_the_server_says_nothing_does_not_go_on(
+    proxy: Proxy,
+) -> None:
+    database = await Database.open(proxy.url, connect_timeout_s=0.2)
+    try:
+        await database.value("SELECT 1")
+        proxy.mute()
+        read = asyncio.create_task(database.value("SELECT 1"))
+        await asyncio.sleep(0.05)  # it may be anywhere on its way
+        read.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await read
+    finally:
+        await database.close()
+
+
 async def test_a_transaction_whose_session_is_lost_is_unavailable_and_not_done(
     database: Database, database_url: DatabaseUrl
 ) -> None:

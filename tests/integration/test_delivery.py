@@ -384,6 +384,26 @@ async def test_a_process_ends_while_the_database_is_away(
         assert desk.idle()
 
 
+async def test_a_process_ends_while_the_database_says_nothing(
+    database_url: DatabaseUrl, proxy: Proxy
+) -> None:
+    bounds = {"connections": 1, "timeout_s": 0.6, "connect_timeout_s": 0.5}
+    async with committing(database_url, proxy.url, **bounds) as desk:
+        await warm(desk)
+        account = await desk.book.account()
+        decided, queued = [desk.book.payment(desk.book.world, account, 1) for _ in range(2)]
+        proxy.mute()
+        tasks = [desk.submit(decided), desk.submit(queued)]
+        await desk.until_kept(str(decided.key))
+        await desk.committer.close()
+        for answer in await asyncio.gather(*tasks, return_exceptions=True):
+            assert isinstance(answer, DeadlineExceeded | ShuttingDown)
+        assert desk.idle()
+    async with committing(database_url) as another:
+        told = await deliver(another, [again(decided), again(queued)])
+        assert replays(told) == [True, False]
+
+
 @pytest.mark.parametrize("hours", [-1, 1])
 async def test_a_process_whose_clock_is_wrong_writes_nothing(desk: Desk, hours: int) -> None:
     book = desk.book

@@ -146,6 +146,10 @@ class Database:
         except _UNREACHABLE as error:
             if isinstance(error, ValueError):
                 raise  # an argument that the driver cannot encode
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                # Giving the session back has failed, too; who is cancelled must not go on for that.
+                raise asyncio.CancelledError from error
             raise DatabaseUnavailable("the database cannot be reached now") from error
         finally:
             self._observe()
