@@ -29,7 +29,6 @@ from picopay_api.store.decide import Outcome
 from support.committing import Desk, again, committing, in_the_way, lock
 from support.postgres import Server
 from support.proxy import Proxy, proxied
-from support.waiting import eventually
 
 Answer = Outcome | PicoPayError
 
@@ -357,11 +356,7 @@ async def test_the_database_comes_back_too_late(database_url: DatabaseUrl, proxy
         tasks = [desk.submit(payment) for payment in payments]
         answers = await asyncio.gather(*tasks, return_exceptions=True)
         assert {type(answer) for answer in answers} == {DeadlineExceeded}
-
-        async def forgotten() -> bool:  # the attempts end when nobody waits
-            return desk.idle()
-
-        await eventually(forgotten)
+        await desk.until_idle()  # the attempts end when nobody waits
         for payment in payments:
             assert not await desk.keeps(str(payment.key))
         await proxy.admit()

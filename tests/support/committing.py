@@ -113,6 +113,14 @@ class Desk:
 
         await eventually(blocked)
 
+    async def until_idle(self) -> None:
+        """Wait until nothing is left in the committer's memory."""
+
+        async def idle() -> bool:
+            return self.idle()
+
+        await eventually(idle)
+
     def idle(self) -> bool:
         """Tell whether nothing is left in the committer's memory."""
         committer = self.committer
@@ -146,6 +154,7 @@ async def committing(
             desk.committer.start()
             try:
                 yield desk
+                await desk.until_idle()  # by itself: closing would only hide what was forgotten
             finally:
                 await desk.committer.close()
             assert desk.idle()
