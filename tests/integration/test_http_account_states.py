@@ -249,3 +249,17 @@ async def test_a_moment_that_is_no_time_is_refused(api: Api) -> None:
         problem = answer.json()
         assert (answer.status_code, problem.get("code")) == (400, "invalid_request"), moment
         assert problem["errors"][0]["pointer"] == "?at", moment
+
+
+async def test_the_outside_is_never_closed(api: Api) -> None:
+    """It could be, at a balance of zero, and its asset would have no way in or out for ever."""
+    await api.account("alice")
+    await api.pay("@world", "@alice", 5)
+    await api.pay("@alice", "@world", 5)
+    world = (await api.client.get("/v1/accounts/@world")).json()
+    assert world["balance"]["posted"] == 0
+    for name in ("@world", "@world%2FUSD", world["id"]):
+        answer = await api.client.post(f"/v1/accounts/{name}/close")
+        assert (answer.status_code, answer.json()["code"]) == (409, "account_state_conflict"), name
+        assert answer.json()["account"] == world["id"]
+    assert (await api.pay("@world", "@alice", 5)).status_code == 201

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
@@ -287,6 +288,41 @@ async def test_an_overlap_does_not_lengthen_the_life_of_a_key(api: Api) -> None:
     assert new["expires_at"] == old["expires_at"]
     again = (await api.client.get(f"{KEYS}/{old['id']}")).json()
     assert again["expires_at"] == old["expires_at"]
+
+
+async def test_a_key_that_is_rolled_again_has_another_successor_like_it(api: Api) -> None:
+    """As after an answer that was lost: the overlap of the old key is not the term of the new one."""
+    old = await made(api, ALL)
+    rolled = [
+        (await api.client.post(f"{KEYS}/{old['id']}/roll", json={"overlap_s": overlap_s})).json()
+        for overlap_s in (60, 3_600)
+    ]
+    assert [key["expires_at"] for key in rolled] == [None, None]
+    ending = (await api.client.get(f"{KEYS}/{old['id']}")).json()["expires_at"]
+    assert datetime.fromisoformat(ending) < datetime.now(UTC) + timedelta(minutes=2)
+
+
+async def test_who_waits_for_a_lock_too_long_is_told_to_come_back(
+    database_url: DatabaseUrl,
+) -> None:
+    async with served(database_url, lock_timeout_ms=50) as api:
+        key = await made(api, ALL)
+        connection = await asyncpg.connect(**database_url.connect_arguments())
+        try:
+            async with connection.transaction():
+                await connection.execute("LOCK TABLE picopay.api_key, picopay.ledger")
+                for path, body in (
+                    (f"{KEYS}/{key['id']}/revoke", None),
+                    (f"{KEYS}/{key['id']}/roll", {}),
+                    ("/v1/ledgers", {"name": "another"}),
+                ):
+                    answer = await api.client.post(path, json=body)
+                    assert outcome(answer) == (503, "database_unavailable"), path
+                    assert answer.headers["Retry-After"] == "1"
+        finally:
+            await connection.close()
+        revoked = await api.client.post(f"{KEYS}/{key['id']}/revoke")
+        assert revoked.status_code == 200
 
 
 async def test_a_revoked_key_stays_revoked(api: Api) -> None:

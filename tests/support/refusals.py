@@ -239,7 +239,10 @@ PARTICULAR: Mapping[str, Mapping[str, Case]] = {
         "asset_unknown": _body(asset="ZZZ"),
         "reference_taken": _body(reference="alice"),
     },
-    "close_account": {"account_not_empty": _path("account", "@rich")},
+    "close_account": {
+        "account_not_empty": _path("account", "@rich"),
+        "account_state_conflict": _path("account", "@world%2FUSD"),
+    },
     "create_api_key": {"ledger_not_found": _body(ledger=f"ldg_{_NO_ID}")},
     "roll_api_key": {"api_key_inactive": _path("api_key", "revoked")},
     "create_ledger": {"ledger_name_taken": _done_before},

@@ -4,7 +4,6 @@ Called by `http/accounts.py`. Money never moves here: balances change in `store/
 """
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -46,7 +45,6 @@ METADATA_PAIRS_MAX = 50
 _STREAM_CHUNK = 1_000
 _ATTEMPTS_MAX = 3
 _STATES = tuple(AccountState)  # by stored number
-_IN_THE_WAY = "other sessions were in the way; nothing was done"
 
 _log = get_logger(__name__)
 
@@ -109,13 +107,13 @@ class Accounts:
                 IDEMPOTENCY_REPLAYS.inc()
                 _log.info(Event.IDEMPOTENCY_HIT, ledger=ledger, idempotency_key=key)
             return made
-        raise DatabaseUnavailable(_IN_THE_WAY)
+        raise DatabaseUnavailable("other sessions were in the way each time; nothing was done")
 
     async def _create(self, ledger: UUID, request: NewAccount, key: str | None) -> Made[Account]:
         id, asked = new_id(), fingerprint(request)
         metadata, floor_minor = _json(request.metadata), request.min_balance_minor
         named = (ledger, key, idempotency.ACCOUNT_OPERATION)
-        async with self._change() as connection:
+        async with self._database.transaction() as connection:
             if made := await self._known(connection, named, request):
                 return made
             created_at = await connection.fetchval(
@@ -198,7 +196,7 @@ class Accounts:
             InvalidRequest: there would be more than 50 pairs.
         """
         found = await self._directory.one(ledger, account)
-        async with self._change() as connection:
+        async with self._database.transaction() as connection:
             text = await connection.fetchval(statements.LOCK_METADATA, ledger, found.id)
             before: dict[str, str] = msgspec.json.decode(text)
             merged = {**before, **changes}
@@ -234,7 +232,11 @@ class Accounts:
 
         Raises:
             AccountNotFound, AccountNotEmpty: there is none, or money is on it.
+            AccountStateConflict: it is the outside, without which the asset had no way in or out.
         """
+        found = await self.get(ledger, account)
+        if is_reserved(found.reference or ""):
+            raise AccountStateConflict("the outside of an asset is never closed", account=found.id)
         return await self._move(ledger, account, AccountState.CLOSED)
 
     async def balance(self, ledger: UUID, account: str, at: datetime | None = None) -> BalanceAt:
@@ -325,18 +327,9 @@ class Accounts:
 
     async def _move(self, ledger: UUID, account: str, target: AccountState) -> Account:
         found = await self._directory.one(ledger, account)
-        async with self._change() as connection:
+        async with self._database.transaction() as connection:
             await _set_state(connection, ledger, found.id, target)
         return await self._get(ledger, found)
-
-    @asynccontextmanager
-    async def _change(self) -> AsyncIterator[Connection]:
-        """Lend a transaction; who waits too long for the locks of another is told to come back."""
-        try:
-            async with self._database.transaction() as connection:
-                yield connection
-        except asyncpg.LockNotAvailableError as error:
-            raise DatabaseUnavailable(_IN_THE_WAY) from error
 
     async def _get(self, ledger: UUID, found: FoundAccount) -> Account:
         (record,) = await self._database.rows(statements.BY_IDS, ledger, [found.id])

@@ -184,7 +184,9 @@ class Keys:
         return await scan_page(scan, lambda _: True, limit, cursor, name)
 
     async def roll(self, ledger: UUID, id: UUID, overlap_s: int) -> NewApiKey:
-        """Make a key like this one and let the old one expire in `overlap_s` seconds.
+        """Make a key like this one and let the old one end in `overlap_s` seconds, or as it was to.
+
+        Rolling it once more, as after a lost answer, makes another one with the same term.
 
         Raises:
             ApiKeyNotFound: there is none of this id in the ledger.
@@ -196,9 +198,9 @@ class Keys:
             if old.revoked_at is not None or (old.expires_at or now + timedelta(1)) <= now:
                 raise ApiKeyInactive("a key that is revoked or expired cannot be rolled")
             new = await _make(
-                connection, ledger, old.name, old.scopes, old.expires_at, new_secret()
+                connection, ledger, old.name, old.scopes, old.term_ends_at, new_secret()
             )
-            await connection.execute(statements.EXPIRE, ledger, id, float(overlap_s))
+            await connection.execute(statements.RETIRE, ledger, id, float(overlap_s))
         return new
 
     async def revoke(self, ledger: UUID, id: UUID) -> ApiKey:
@@ -275,5 +277,6 @@ def _key(record: Any) -> ApiKey:
         hint=record["hint"],
         created_at=record["created_at"],
         expires_at=record["expires_at"],
+        term_ends_at=record["term_ends_at"],
         revoked_at=record["revoked_at"],
     )

@@ -127,7 +127,10 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
-    """An API key without its secret; `hint` is the secret's last four characters."""
+    """An API key without its secret; `hint` is the secret's last four characters.
+
+    `expires_at` is when it ends; `term_ends_at` when it would, had it not been rolled.
+    """
 
     id: UUID
     ledger: UUID
@@ -136,6 +139,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     hint: str
     created_at: datetime
     expires_at: datetime | None
+    term_ends_at: datetime | None
     revoked_at: datetime | None
 
 

@@ -152,12 +152,13 @@ async def unfreeze_account(call: Call) -> Reply:
     "/v1/accounts/{account}/close",
     scope="accounts:write",
     answer=answers.Account,
-    errors=(AccountNotFound, AccountNotEmpty),
+    errors=(AccountNotFound, AccountNotEmpty, AccountStateConflict),
 )
 async def close_account(call: Call) -> Reply:
     """Close an account, for ever.
 
     Its balance must be zero. Its statement stays. Closing a closed account changes nothing.
+    `@world` is never closed.
     """
     moved = await call.engine.accounts.close(call.ledger, call.path["account"])
     return Reply(body=answers.account(moved))

@@ -110,7 +110,7 @@ async def roll_api_key(call: Call) -> Reply:
     ledger, id = await _ledger(call), call.id("api_key", API_KEY, ApiKeyNotFound)
     old = await call.engine.keys.get(ledger, id)
     _require_own(call, old.scopes)
-    if not call.principal.outlives(old.expires_at):
+    if not call.principal.outlives(old.term_ends_at):
         raise InvalidRequest("a key that expires rolls none that outlives it")
     made = await call.engine.keys.roll(ledger, id, call.body.overlap_s)
     return Reply(body=answers.api_key(made.key, made.secret), status=201)

@@ -8,6 +8,7 @@ Failures to reach the database become `DatabaseUnavailable`; all other errors pa
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from copy import copy
 from typing import Any, Literal, Self
 
 import asyncpg
@@ -15,7 +16,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from picopay_api.database_url import DatabaseUrl
 from picopay_api.errors import DatabaseUnavailable, PicoPayError
-from picopay_api.metrics import POOL_CONNECTIONS
+from picopay_api.metrics import POOL_CONNECTIONS, child
 
 type Isolation = Literal["read_committed", "repeatable_read", "serializable"]
 type Connection = PoolConnectionProxy[asyncpg.Record]
@@ -41,7 +42,7 @@ _UNREACHABLE = (
     asyncpg.InternalClientError,  # the server's last words came unasked; or no host is the primary
 )
 
-_TOOK_TOO_LONG = (TimeoutError, asyncpg.QueryCanceledError)
+_TOOK_TOO_LONG = (TimeoutError, asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError)
 """What asking once more would only make worse."""
 
 _SESSION = {
@@ -118,11 +119,15 @@ class Database:
             SchemaOutOfRange, DatabaseUnavailable: as `engine/readiness.py` found.
         """
         if self.refusal is not None:
-            raise self.refusal
+            raise copy(self.refusal)  # one each: a traceback belongs to the task that raises
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Connection]:
-        """Lend a session; what cannot be reached becomes `DatabaseUnavailable`."""
+        """Lend a session; what cannot be reached becomes `DatabaseUnavailable`.
+
+        A lock that is not to be had in time is an error of the database here, for those who know what
+        to do about it; all other ways to ask make it `DatabaseUnavailable`, too.
+        """
         self.require_usable()
         async with self.unguarded_session() as connection:
             yield connection
@@ -160,10 +165,19 @@ class Database:
     ) -> AsyncIterator[Connection]:
         """Lend a session inside a transaction that commits at the end of the block."""
         async with (
-            self.session() as connection,
+            self._asking() as connection,
             connection.transaction(isolation=isolation, readonly=readonly),
         ):
             yield connection
+
+    @asynccontextmanager
+    async def _asking(self) -> AsyncIterator[Connection]:
+        """Lend a session; who waits too long for the locks of another is told to come back."""
+        try:
+            async with self.session() as connection:
+                yield connection
+        except asyncpg.LockNotAvailableError as error:
+            raise DatabaseUnavailable("other sessions were in the way; nothing was done") from error
 
     async def rows(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         """Read rows; a lost session is replaced and asked once more."""
@@ -179,23 +193,23 @@ class Database:
 
     async def run(self, sql: str, *arguments: Any) -> str:
         """Run one writing statement and return its command tag; never repeated by itself."""
-        async with self.session() as connection:
+        async with self._asking() as connection:
             return await connection.execute(sql, *arguments)
 
     async def _read[R](self, read: Callable[[Connection], Awaitable[R]]) -> R:
         try:
-            async with self.session() as connection:
+            async with self._asking() as connection:
                 return await read(connection)
         except DatabaseUnavailable as error:
             if isinstance(error.__cause__, _TOOK_TOO_LONG):
                 raise
-            async with self.session() as connection:
+            async with self._asking() as connection:
                 return await read(connection)
 
     def _observe(self) -> None:
         idle = self._pool.get_idle_size()
-        POOL_CONNECTIONS.labels(pool=self._name, state="idle").set(idle)
-        POOL_CONNECTIONS.labels(pool=self._name, state="used").set(self._pool.get_size() - idle)
+        child(POOL_CONNECTIONS, self._name, "idle").set(idle)
+        child(POOL_CONNECTIONS, self._name, "used").set(self._pool.get_size() - idle)
 
 
 async def _become_runtime_role(connection: "asyncpg.Connection[asyncpg.Record]") -> None:

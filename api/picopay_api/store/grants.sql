@@ -26,7 +26,7 @@ BEGIN
     FOR r IN
         SELECT * FROM (VALUES
             ('ledger', 'INSERT'),
-            ('api_key', 'INSERT, UPDATE (expires_at, revoked_at)'),
+            ('api_key', 'INSERT, UPDATE (retires_at, revoked_at)'),
             ('account', 'INSERT, UPDATE (metadata)'),
             ('balance', 'INSERT, UPDATE (state, posted_minor, held_minor, sequence, changed_at)'),
             ('journal', 'INSERT'),

@@ -1,10 +1,16 @@
 """Statements about API keys; only hashes of secrets are ever stored. Called by `engine/keys.py`."""
 
-_COLUMNS = "id, ledger_id, name, scopes, hint, created_at, expires_at, revoked_at"
+_ENDS = "least(expires_at, retires_at)"
 
-BY_HASH = """
-SELECT id, ledger_id, scopes, expires_at FROM picopay.api_key WHERE hash = $1 AND revoked_at IS NULL
-"""
+_COLUMNS = (
+    f"id, ledger_id, name, scopes, hint, created_at, {_ENDS} AS expires_at, revoked_at,"
+    " expires_at AS term_ends_at"
+)
+
+BY_HASH = f"""
+SELECT id, ledger_id, scopes, {_ENDS} AS expires_at
+  FROM picopay.api_key WHERE hash = $1 AND revoked_at IS NULL
+"""  # noqa: S608  # a constant of this module
 
 MAKE = f"""
 INSERT INTO picopay.api_key (ledger_id, id, hash, hint, name, scopes, created_at, expires_at)
@@ -21,9 +27,9 @@ SELECT {_COLUMNS} FROM picopay.api_key
  WHERE ledger_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3
 """  # noqa: S608  # a constant of this module
 
-EXPIRE = """
+RETIRE = """
 UPDATE picopay.api_key
-   SET expires_at = least(expires_at, clock_timestamp() + make_interval(secs => $3))
+   SET retires_at = least(retires_at, clock_timestamp() + make_interval(secs => $3))
  WHERE ledger_id = $1 AND id = $2
 """
 

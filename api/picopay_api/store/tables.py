@@ -88,10 +88,15 @@ api_key = Table(
     Column("scopes", ARRAY(Text), nullable=False),
     _time("created_at"),
     _time("expires_at", nullable=True),
+    Column(
+        "retires_at",
+        DateTime(timezone=True),
+        comment="when the overlap with its successor ends, once it was rolled",
+    ),
     _time("revoked_at", nullable=True),
     PrimaryKeyConstraint("ledger_id", "id"),
     UniqueConstraint("hash", name="api_key_hash_key"),
-    comment="Who may ask. Rolling a key gives the old one an expiry.",
+    comment="Who may ask. A key is valid until it expires, retires or is revoked.",
 )
 
 account = Table(

@@ -29,7 +29,7 @@ class Partitions:
     async def step(self) -> float:
         """Make and drop what is due; return how long to pause, in seconds."""
         try:
-            async with self._database.transaction() as connection:
+            async with self._database.session() as connection, connection.transaction():
                 await connection.execute(statements.SHORT_LOCKS)
                 changes = await connection.fetch(statements.MAINTAIN, self._retention_days)
         except (asyncpg.LockNotAvailableError, asyncpg.DuplicateTableError) as error:

@@ -19,11 +19,13 @@ CREATE TABLE picopay.api_key (
     scopes text[] NOT NULL,
     created_at timestamptz NOT NULL,
     expires_at timestamptz,
+    retires_at timestamptz,
     revoked_at timestamptz,
     CONSTRAINT api_key_pkey PRIMARY KEY (ledger_id, id),
     CONSTRAINT api_key_hash_key UNIQUE (hash)
 );
-COMMENT ON TABLE picopay.api_key IS 'Who may ask. Rolling a key gives the old one an expiry.';
+COMMENT ON TABLE picopay.api_key IS 'Who may ask. A key is valid until it expires, retires or is revoked.';
+COMMENT ON COLUMN picopay.api_key.retires_at IS 'when the overlap with its successor ends, once it was rolled';
 COMMENT ON COLUMN picopay.api_key.hash IS 'SHA-256 of the secret; never the secret';
 COMMENT ON COLUMN picopay.api_key.hint IS 'the last four characters, for people';
 
