@@ -1,11 +1,13 @@
 """The fixtures that every test may ask for: databases on a real PostgreSQL."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from hypothesis import settings
 
 from picopay_api.database_url import DatabaseUrl
+from picopay_api.store.database import Database
+from support.journal import Book, opened
 from support.postgres import VERSIONS, Server
 
 # How long an example takes says nothing on a busy machine; the time-out of each test is the bound.
@@ -47,3 +49,16 @@ def empty_database_url(server: Server) -> Iterator[DatabaseUrl]:
     """Return the owner's address of a database without a schema."""
     with server.database(migrated=False) as url:
         yield url
+
+
+@pytest.fixture
+async def database(database_url: DatabaseUrl) -> AsyncIterator[Database]:
+    """Return a pool of sessions with the test's database."""
+    async with opened(database_url) as database:
+        yield database
+
+
+@pytest.fixture
+async def book(database: Database) -> Book:
+    """Return a ledger with an outside account, without the engine above it."""
+    return await Book.make(database)

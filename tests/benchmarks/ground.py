@@ -5,7 +5,7 @@ copied for each round: every round starts with the same empty journal, and its a
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from picopay_api.settings import Settings
 from picopay_api.store import migrate
 from picopay_api.store.database import Database
 from picopay_api.worker.audit_all import audit_everything
+from support.postgres import on_connection
 
 Tell = Callable[[str], None]
 
@@ -83,7 +84,7 @@ class Ground:
             for statement in statements:
                 await connection.execute(statement)
 
-        await _on_connection(self.postgres.superuser_url, work)
+        await on_connection(self.postgres.superuser_url, work)
 
     async def _prepare(self, accounts: int) -> None:
         url = self.postgres.owner_url_of(_TEMPLATE)
@@ -99,14 +100,14 @@ class Ground:
             ledger = (await engine.ledgers.create("bench")).id
             await engine.keys.create(ledger, "bench", [ADMIN], secret=self.api_key)
             ids = [new_id() for _ in range(accounts)]
-            await _on_connection(url, lambda connection: _make_accounts(connection, ledger, ids))
+            await on_connection(url, lambda connection: _make_accounts(connection, ledger, ids))
             self.accounts = [format_id(ACCOUNT, id) for id in ids]
         plain = _PLAIN.read_text(encoding="utf-8")
         for name, value in (("accounts", accounts), ("floor_minor", FLOOR_MINOR)):
             plain = plain.replace(f":{name}", str(value))
-        await _on_connection(url, lambda connection: connection.execute(plain))
+        await on_connection(url, lambda connection: connection.execute(plain))
         # What autovacuum would do in the middle of a round.
-        await _on_connection(url, lambda connection: connection.execute("VACUUM (ANALYZE)"))
+        await on_connection(url, lambda connection: connection.execute("VACUUM (ANALYZE)"))
 
 
 async def _make_accounts(
@@ -171,13 +172,3 @@ async def audit(url: DatabaseUrl, acknowledged: int) -> None:
         raise BenchmarkError(f"the audit has {len(findings)} findings: {listed}")
     if payments != acknowledged:
         raise BenchmarkError(f"{acknowledged} payments were acknowledged, {payments} are there")
-
-
-async def _on_connection[T](
-    url: DatabaseUrl, work: "Callable[[asyncpg.Connection[Any]], Awaitable[T]]"
-) -> T:
-    connection = await asyncpg.connect(**url.connect_arguments())
-    try:
-        return await work(connection)
-    finally:
-        await connection.close()

@@ -1,6 +1,5 @@
 """The auditor and the full audit: a healthy ledger is clean, every kind of corruption is found."""
 
-from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 import msgspec
@@ -17,15 +16,9 @@ from picopay_api.worker.audit_all import audit_everything
 from picopay_api.worker.auditor import Auditor
 from picopay_api.worker.checks import KINDS
 from picopay_api.worker.sealer import Sealer
-from support.journal import Book, opened, tamper
+from support.journal import Book, tamper
 
 BLOCKS = 12  # more than one step of the auditor
-
-
-@pytest.fixture
-async def database(database_url: DatabaseUrl) -> AsyncIterator[Database]:
-    async with opened(database_url) as database:
-        yield database
 
 
 @pytest.fixture

@@ -23,12 +23,6 @@ TERMINATE_OTHERS = (
 
 
 @pytest.fixture
-async def database(database_url: DatabaseUrl) -> AsyncIterator[Database]:
-    async with opened(database_url) as database:
-        yield database
-
-
-@pytest.fixture
 async def proxy(database_url: DatabaseUrl) -> AsyncIterator[Proxy]:
     async with proxied(database_url) as proxy:
         yield proxy

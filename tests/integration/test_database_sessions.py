@@ -1,7 +1,7 @@
 """Sessions with the database: as whom and how they run, what is refused, what is asked once more."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
@@ -32,12 +32,6 @@ BOUNDS: dict[str, Any] = {
     "application_name": "sessions",
 }
 MAKE_LEDGER = "INSERT INTO picopay.ledger (ledger_id, name, created_at) VALUES ($1, $2, now())"
-
-
-@pytest.fixture
-async def database(database_url: DatabaseUrl) -> AsyncIterator[Database]:
-    async with opened(database_url) as database:
-        yield database
 
 
 async def as_superuser(server: Server, url: DatabaseUrl, *statements: str) -> None:

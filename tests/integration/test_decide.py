@@ -4,7 +4,7 @@ The rules together, in all combinations, are `test_model.py`'s; here each has a 
 """
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from importlib.resources import files
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -14,25 +14,13 @@ import asyncpg
 import pytest
 from msgspec.structs import replace
 
-from picopay_api.database_url import DatabaseUrl
 from picopay_api.engine.commands import Command, Condition, Leg, Posting
 from picopay_api.engine.ids import new_id
 from picopay_api.errors import BY_CODE
 from picopay_api.store.database import Database
 from support.invariants import broken_rules
-from support.journal import Book, opened
+from support.journal import Book
 from support.scene import Scene, ask, available, everything, freeze, keys, renewed, told
-
-
-@pytest.fixture
-async def database(database_url: DatabaseUrl) -> AsyncIterator[Database]:
-    async with opened(database_url) as database:
-        yield database
-
-
-@pytest.fixture
-async def book(database: Database) -> Book:
-    return await Book.make(database)
 
 
 @pytest.fixture

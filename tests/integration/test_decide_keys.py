@@ -4,7 +4,6 @@ Accounts never see time run backwards, so that an account that was changed tomor
 days and midnights are tried without waiting for them.
 """
 
-from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, time, timedelta
 from uuid import UUID
 
@@ -12,24 +11,10 @@ import asyncpg
 import pytest
 from msgspec.structs import replace
 
-from picopay_api.database_url import DatabaseUrl
 from picopay_api.engine.commands import Command
 from picopay_api.engine.ids import first_id_at, new_id
-from picopay_api.store.database import Database
-from support.journal import Book, opened
+from support.journal import Book
 from support.scene import RETENTION_DAYS, ask, everything, keys
-
-
-@pytest.fixture
-async def database(database_url: DatabaseUrl) -> AsyncIterator[Database]:
-    async with opened(database_url) as database:
-        yield database
-
-
-@pytest.fixture
-async def book(database: Database) -> Book:
-    return await Book.make(database)
-
 
 NOON = datetime(2035, 5, 17, 12, tzinfo=UTC)
 

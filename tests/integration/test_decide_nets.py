@@ -28,17 +28,6 @@ HISTORY = ("journal", "entry", "commit", "block", "reference", "reversal")
 
 
 @pytest.fixture
-async def database(database_url: DatabaseUrl) -> AsyncIterator[Database]:
-    async with opened(database_url) as database:
-        yield database
-
-
-@pytest.fixture
-async def book(database: Database) -> Book:
-    return await Book.make(database)
-
-
-@pytest.fixture
 async def owner(
     database_url: DatabaseUrl,
 ) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:

@@ -1,12 +1,10 @@
 """The event feed: what each event shows, and that reading it costs the same however long it is."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 import pytest
 
-from picopay_api.database_url import DatabaseUrl
 from picopay_api.engine.commands import Posting
 from picopay_api.engine.events import Events
 from picopay_api.engine.ids import new_id
@@ -15,18 +13,7 @@ from picopay_api.errors import EventNotFound
 from picopay_api.store import events as statements
 from picopay_api.store.database import Database
 from picopay_api.worker.sealer import Sealer
-from support.journal import Book, opened
-
-
-@pytest.fixture
-async def database(database_url: DatabaseUrl) -> AsyncIterator[Database]:
-    async with opened(database_url) as database:
-        yield database
-
-
-@pytest.fixture
-async def book(database: Database) -> Book:
-    return await Book.make(database)
+from support.journal import Book
 
 
 async def test_each_kind_of_row_is_an_event_of_its_own(database: Database, book: Book) -> None:

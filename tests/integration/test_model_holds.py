@@ -4,22 +4,19 @@ No request makes them yet; what decides them is there, and holds must find it ri
 """
 
 import hashlib
-from collections.abc import AsyncIterator
 from typing import NamedTuple
 from uuid import UUID
 
-import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from picopay_api.database_url import DatabaseUrl
 from picopay_api.engine.commands import Command, Condition, Kind, Leg
 from picopay_api.engine.ids import new_id
 from picopay_api.engine.ledger import BALANCE_MAX_MINOR
 from picopay_api.store.database import Database
 from support import model
 from support.invariants import broken_rules
-from support.journal import Book, opened
+from support.journal import Book
 from support.scene import as_model, ask
 
 FLOORS = (None, 0, 0, -10)
@@ -43,12 +40,6 @@ steps = st.builds(
     st.none() | st.integers(-5, 15),
     st.sampled_from([False, False, False, True]),
 )
-
-
-@pytest.fixture
-async def database(database_url: DatabaseUrl) -> AsyncIterator[Database]:
-    async with opened(database_url) as database:
-        yield database
 
 
 @settings(

@@ -1,24 +1,15 @@
 """Partitions are there ahead of time, and idempotency keys go when their day is over."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-
-import pytest
 
 from picopay_api.database_url import DatabaseUrl
 from picopay_api.metrics import DEFAULT_PARTITION_ROWS
 from picopay_api.store.database import Database
 from picopay_api.worker import partitions as keeping
 from picopay_api.worker.partitions import Partitions
-from support.journal import Book, opened, tamper
+from support.journal import Book, tamper
 
 RETENTION_DAYS = 3
-
-
-@pytest.fixture
-async def database(database_url: DatabaseUrl) -> AsyncIterator[Database]:
-    async with opened(database_url) as database:
-        yield database
 
 
 async def names(database: Database) -> set[str]:

@@ -1,7 +1,6 @@
 """Sealing on a real PostgreSQL: dense and exact, whatever order transactions commit in."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from uuid import UUID
 
 import asyncpg
@@ -14,20 +13,9 @@ from picopay_api.metrics import SEAL_LAG_SECONDS
 from picopay_api.store.database import Database
 from picopay_api.worker import sealer as sealing
 from picopay_api.worker.sealer import JournalIncompleteError, Sealer
-from support.journal import Book, opened, tamper
+from support.journal import Book, tamper
 
 FOREIGN = -42
-
-
-@pytest.fixture
-async def database(database_url: DatabaseUrl) -> AsyncIterator[Database]:
-    async with opened(database_url) as database:
-        yield database
-
-
-@pytest.fixture
-async def book(database: Database) -> Book:
-    return await Book.make(database)
 
 
 async def seal_all(database: Database, ledger: UUID) -> int:
