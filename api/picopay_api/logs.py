@@ -123,6 +123,14 @@ class Event(StrEnum):
         "The database's schema has reached a revision.",
         "revision",
     )
+    PROCESS_RESTARTED = (
+        "process restarted",
+        "warning",
+        "A server, the worker or the database of `picopay up` has ended, and is started again.",
+        "process",
+        "reason",
+        "pause_s",
+    )
     WORKER_STARTED = ("worker started", "info", "The worker runs: sealer, auditor and partitions.")
     WORKER_STOPPED = ("worker stopped", "info", "The worker has ended its round and stopped.")
     WORKER_WAITING = (
@@ -199,6 +207,8 @@ FIELDS = {
     "message": "What the library says.",
     "method": "The HTTP method.",
     "name": "The name of the partition.",
+    "pause_s": "After how many seconds.",
+    "process": "Which process: worker, PostgreSQL, or a server with its number.",
     "reason": "Why, for people.",
     "revision": "The revision of the schema.",
     "route": "The pattern of the route, never the path.",

@@ -7,11 +7,9 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import psutil
@@ -22,19 +20,8 @@ from picopay_api.embedded import DataDirectoryInUse, EmbeddedError, EmbeddedPost
 from picopay_api.embedded.directory import ServerDirectory
 from picopay_api.embedded.processes import SystemUser, Workplace
 from picopay_api.embedded.software import Software
-from support.postgres import CHECKOUT, VERSIONS, on_connection, software
-
-POLL_TIMEOUT_S = 60
-
-
-@contextmanager
-def running(directory: Path, **options: Any) -> Iterator[EmbeddedPostgres]:
-    postgres = EmbeddedPostgres(directory, **options)
-    postgres.start()
-    try:
-        yield postgres
-    finally:
-        postgres.stop()
+from support.embedded import poll, query, run, running, server_processes
+from support.postgres import CHECKOUT, VERSIONS, software
 
 
 @contextmanager
@@ -52,26 +39,6 @@ def running_elsewhere(directory: Path, until: str = "ready") -> Iterator[subproc
             yield parent
         finally:
             parent.kill()
-
-
-def poll(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + POLL_TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.02)
-
-
-def query(url: DatabaseUrl, sql: str) -> Any:
-    return asyncio.run(on_connection(url, lambda connection: connection.fetchval(sql)))
-
-
-def run(url: DatabaseUrl, sql: str) -> None:
-    asyncio.run(on_connection(url, lambda connection: connection.execute(sql)))
-
-
-def server_processes(directory: Path) -> list[psutil.Process]:
-    data = (directory / "postgres").resolve()
-    return Workplace(data, SystemUser.for_server(data)).leftovers()
 
 
 def postmaster(directory: Path) -> psutil.Process:

@@ -3,6 +3,7 @@
 Real processes with their own PostgreSQL. A start costs seconds, so each test goes a long way.
 """
 
+import asyncio
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,11 @@ import httpx
 import psutil
 import pytest
 
+from picopay_api.cli import supervisor
 from picopay_api.cli.bootstrap import SAMPLE_FUNDS_MINOR
-from picopay_api.cli.exits import ExitCode
+from picopay_api.cli.exits import CommandFailed, ExitCode
+from picopay_api.cli.stack import keep_database
+from picopay_api.embedded import EmbeddedPostgres
 from support.installation import (
     READY_TIMEOUT_S,
     STOP_TIMEOUT_S,
@@ -31,6 +36,7 @@ from support.installation import (
     kill,
     tree,
 )
+from support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -135,22 +141,40 @@ def last_line(log: Path) -> str:
     return log.read_text(encoding="utf-8").splitlines()[-1]
 
 
-def test_a_child_that_dies_is_started_again(tmp_path: Path) -> None:
-    with installed(tmp_path / "data") as installation:
-        for word in ("serve", "worker"):
-            (child,) = children(installation, word)
-            child.kill()
-            assert_gone([child])
-        # The socket was never closed: the connection waits for the next server.
-        assert pay(installation, 100, "after").status_code == 201
-        samples = httpx.get(f"{installation.ready.url}/metrics", timeout=30).text
-        # The dead are not counted; the new worker may still be on its way.
-        assert re.search(r"^picopay_ready [12]\.0$", samples, re.MULTILINE), samples
-        family = installation.processes()
-        (database,) = (one for one in family[0].children() if one.name() == "postgres")
-        database.kill()
-        assert installation.process.wait(STOP_TIMEOUT_S) == ExitCode.UNAVAILABLE
-        assert_gone(family)
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody wait between two deaths."""
+    monkeypatch.setattr(supervisor, "_PAUSE_FIRST_S", 0.001)
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_database_that_cannot_be_kept_running_ends_it_all(tmp_path: Path) -> None:
+    postgres = EmbeddedPostgres(tmp_path / "data")
+    postgres.start()
+    try:
+        keeping = asyncio.create_task(keep_database(postgres, tmp_path / "postgres.log"))
+        for _ in range(2):  # it may die, even soon, and is there again
+            before = postgres.pid
+            os.kill(before, signal.SIGKILL)
+            await eventually(partial(restarted, postgres, before))
+        (tmp_path / "data" / "postgres" / "global" / "pg_control").unlink()
+        os.kill(postgres.pid, signal.SIGKILL)
+        with pytest.raises(CommandFailed, match="pg_control") as failure:
+            await keeping
+        assert failure.value.exit_code == ExitCode.UNAVAILABLE
+    finally:
+        postgres.stop()
+
+
+async def restarted(postgres: EmbeddedPostgres, before: int) -> bool:
+    return postgres.is_running() and postgres.pid != before
+
+
+def test_patience_grows_and_ends_and_comes_back() -> None:
+    patience = supervisor.Patience()
+    assert [patience.pause_s(1) for _ in range(6)] == [1, 2, 4, 8, 8, None]
+    patience = supervisor.Patience()
+    assert [patience.pause_s(lived_s) for lived_s in (1, 1, 60, 1)] == [1, 2, 0.5, 1]
 
 
 @contextmanager

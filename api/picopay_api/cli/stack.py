@@ -38,7 +38,13 @@ from picopay_api.cli.serving import (
     supervise,
     url_of,
 )
-from picopay_api.cli.supervisor import Child, Supervisor, environment_for_children
+from picopay_api.cli.supervisor import (
+    Child,
+    Patience,
+    Supervisor,
+    environment_for_children,
+    tell_restart,
+)
 from picopay_api.cli.welcome import Welcome
 from picopay_api.embedded import DataDirectoryInUse, EmbeddedError, EmbeddedPostgres
 from picopay_api.engine.engine import Engine
@@ -48,7 +54,7 @@ from picopay_api.settings import Settings, SettingsError
 
 _READY_TIMEOUT_S = 60.0
 _READY_POLL_S = 0.1
-_DATABASE_POLL_S = 1.0
+_DATABASE_POLL_S = 0.25
 _LOCK_POLL_S = 0.1
 _LOCAL = {"API_HOST": "127.0.0.1"}
 _FOR_PEOPLE = {"LOG_LEVEL": "WARNING", "PICOPAY_LOG_FORMAT": "text"}
@@ -198,7 +204,7 @@ async def _serve(
             host.result()  # raises what has ended it
     finally:
         host.cancel()
-        # Here, where a further Ctrl-C is only noted.
+        # Here, where a further Ctrl-C is only noted; also ends a start that is under way.
         await asyncio.to_thread(postgres.stop)
 
 
@@ -206,21 +212,56 @@ async def _host(postgres: EmbeddedPostgres, welcome: Welcome, *, as_json: bool) 
     """Welcome whoever has started this once it is ready, and see to it that the database stays.
 
     Raises:
-        CommandFailed: the servers do not become ready, or the database has ended.
+        CommandFailed: the servers do not become ready, or the database cannot be kept running.
     """
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_welcome(welcome, as_json=as_json))
+            group.create_task(keep_database(postgres, welcome.directory / "postgres.log"))
+    except* CommandFailed as failures:
+        raise failures.exceptions[0] from None
+
+
+async def _welcome(welcome: Welcome, *, as_json: bool) -> None:
     await _until_ready(welcome.url)
     if as_json:
         print_json(welcome.facts(os.getpid()))
     else:
         welcome.show()
-    while postgres.is_running():  # noqa: ASYNC110  # a process tells nobody that it ends
-        await asyncio.sleep(_DATABASE_POLL_S)
-    raise CommandFailed(
-        f"PostgreSQL has ended; why is said in {welcome.directory / 'postgres.log'}",
-        ExitCode.UNAVAILABLE,
-        code="database_unavailable",
-        hint="start again: what was acknowledged is there",
-    )
+
+
+async def keep_database(postgres: EmbeddedPostgres, log: Path) -> None:
+    """Start PostgreSQL again whenever it ends; servers and worker find it where it was.
+
+    Until then, requests wait or are answered 503, as with any database that is away.
+
+    Raises:
+        CommandFailed: it cannot be kept running.
+    """
+    patience = Patience()
+    reason = ""
+    while True:
+        started = time.monotonic()
+        while postgres.is_running():  # noqa: ASYNC110  # a process tells nobody that it ends
+            await asyncio.sleep(_DATABASE_POLL_S)
+        reason = reason or f"it ended with {postgres.exit_code}"
+        pause_s = patience.pause_s(time.monotonic() - started)
+        if pause_s is None:
+            raise CommandFailed(
+                f"PostgreSQL cannot be kept running: {reason}; its log is {log}",
+                ExitCode.UNAVAILABLE,
+                code="database_unavailable",
+                hint="start again when the cause is gone: what was acknowledged is there",
+            )
+        tell_restart("PostgreSQL", reason, pause_s)
+        await asyncio.sleep(pause_s)
+        reason = ""
+        try:
+            # In a thread of the loop's own pool, which lives as long as the loop: the server ends
+            # with the thread that has started it.
+            await asyncio.to_thread(postgres.restart)
+        except EmbeddedError as error:
+            reason = str(error)
 
 
 async def _until_ready(url: str) -> None:

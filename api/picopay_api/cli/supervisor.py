@@ -17,12 +17,34 @@ import msgspec
 
 from picopay_api.cli.exits import CommandFailed, ExitCode
 from picopay_api.environment import replaced
+from picopay_api.logs import Event, get_logger
 
 _QUICK_DEATHS_MAX = 5
 _QUICK_S = 30.0
 _PAUSE_FIRST_S = 0.5
 _PAUSE_MAX_S = 8.0
 _HOPELESS = (ExitCode.USAGE, ExitCode.CONFIGURATION)
+
+_log = get_logger(__name__)
+
+
+class Patience:
+    """How soon something that dies is started again: later each time, and at some point not at all."""
+
+    def __init__(self) -> None:
+        self._quick_deaths = 0
+
+    def pause_s(self, lived_s: float) -> float | None:
+        """Return how long to wait after one more death; None when there were too many of late."""
+        self._quick_deaths = self._quick_deaths + 1 if lived_s < _QUICK_S else 0
+        if self._quick_deaths > _QUICK_DEATHS_MAX:
+            return None
+        return min(_PAUSE_FIRST_S * 2**self._quick_deaths, _PAUSE_MAX_S)
+
+
+def tell_restart(name: str, reason: str, pause_s: float) -> None:
+    """Log that something has ended by itself and is started again."""
+    _log.warning(Event.PROCESS_RESTARTED, process=name, reason=reason, pause_s=pause_s)
 
 
 class Child(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +112,7 @@ class Supervisor:
             hurried.cancel()
 
     async def _keep(self, child: Child) -> None:
-        quick_deaths = 0
+        patience = Patience()
         while not self._stopping.is_set():
             process = await self._start(child)
             started = time.monotonic()
@@ -99,12 +121,10 @@ class Supervisor:
             self._ended(process.pid)
             if self._stopping.is_set():
                 return
-            quick = time.monotonic() - started < _QUICK_S
-            quick_deaths = quick_deaths + 1 if quick else 0
-            if exit_code in _HOPELESS or quick_deaths > _QUICK_DEATHS_MAX:
+            pause_s = patience.pause_s(time.monotonic() - started)
+            if exit_code in _HOPELESS or pause_s is None:
                 raise CommandFailed(f"{child.name} cannot be kept running: exit code {exit_code}")
-            pause_s = min(_PAUSE_FIRST_S * 2**quick_deaths, _PAUSE_MAX_S)
-            self._report(f"{child.name} ended ({exit_code}); starting it again in {pause_s:g} s")
+            tell_restart(child.name, f"it ended with {exit_code}", pause_s)
             await self._pause(pause_s)
 
     async def _start(self, child: Child) -> asyncio.subprocess.Process:

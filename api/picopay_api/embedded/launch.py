@@ -30,6 +30,8 @@ def main(parent_pid: int, user_id: int, group_id: int, command: list[str]) -> No
         sys.exit(f"prctl: {os.strerror(ctypes.get_errno())}")
     if os.getppid() != parent_pid:
         sys.exit("the parent process is gone")
+    # Meant for the Python that runs this; PostgreSQL comes with libraries of its own.
+    os.unsetenv("LD_LIBRARY_PATH")
     try:
         os.execv(command[0], command)
     except OSError as error:

@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -90,6 +91,9 @@ class EmbeddedPostgres:
         self._settings = {**DURABLE_SETTINGS, **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._memory = Memory("", "")
+        # A stop may come from another thread than the one that starts the server once more.
+        self._launching = threading.Lock()
+        self._stopped = False
 
     @property
     def pid(self) -> int:
@@ -124,6 +128,11 @@ class EmbeddedPostgres:
         """Tell whether the server was started and has not ended."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def exit_code(self) -> int | None:
+        """How the server has ended, as of a child process; None while it runs."""
+        return self._running().poll()
+
     def start(self, report: Report = lambda _: None) -> None:
         """Start the server and return when it takes connections, after a recovery if need be.
 
@@ -133,6 +142,7 @@ class EmbeddedPostgres:
         """
         if self._process is not None:
             raise EmbeddedError("the embedded PostgreSQL was started already")
+        self._stopped = False
         try:
             self._directory.take()
             with self._directory.open_log() as log:
@@ -144,12 +154,35 @@ class EmbeddedPostgres:
             self.stop()
             raise
 
+    def restart(self, report: Report = lambda _: None) -> None:
+        """Start the server once more after it has ended by itself: same data, same port.
+
+        Whoever was connected to it finds it again. When this fails, it may be tried again; a server
+        whose recovery takes longer than this waits is left to it.
+
+        Raises:
+            EmbeddedError: the server runs, the data is gone, the port is taken, or PostgreSQL itself
+                stands against it.
+        """
+        if self.is_running():
+            raise EmbeddedError("the embedded PostgreSQL has not ended")
+        self._fixed_port = self.port
+        if self._directory.major_version() is None:
+            raise EmbeddedError(f"{self._directory.data} is gone")
+        try:
+            with self._directory.open_log() as log:
+                self._start(log, report)
+        except OSError as error:
+            raise EmbeddedError(f"the embedded PostgreSQL cannot start: {error}") from error
+
     def stop(self) -> None:
         """Stop the server and give the directory back; nothing happens when it is not running.
 
         Clients are cut off, their transactions rolled back; what was committed stays.
         """
-        process, self._process = self._process, None
+        with self._launching:
+            self._stopped = True
+            process, self._process = self._process, None
         if process is not None:
             # Fast, immediate (the next start recovers), and then there is nothing left to ask.
             for step in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
@@ -226,8 +259,9 @@ class EmbeddedPostgres:
         for _ in range(_PORT_TRIES):
             port = self._choose_port()
             report(f"starting PostgreSQL on port {port}")
-            self._process = place.start(self._command(programs, port), log, subprocess.DEVNULL)
-            if self._wait_until_ready(report):
+            if self._wait_until_ready(
+                self._launch(place, self._command(programs, port), log), report
+            ):
                 self._memory.port = port
                 self._directory.remember(self._memory)
                 return
@@ -237,14 +271,22 @@ class EmbeddedPostgres:
                 break
         raise EmbeddedError(f"PostgreSQL did not start: {self._directory.last_words()}")
 
+    def _launch(
+        self, place: Workplace, command: list[str | Path], log: IO[bytes]
+    ) -> subprocess.Popen[bytes]:
+        with self._launching:
+            if self._stopped:
+                raise EmbeddedError("the embedded PostgreSQL was stopped while it started")
+            self._process = place.start(command, log, subprocess.DEVNULL)
+            return self._process
+
     def _command(self, programs: Path, port: int) -> list[str | Path]:
         fixed = {"listen_addresses": _HOST, "port": str(port), "unix_socket_directories": ""}
         settings = {**self._settings, **fixed}
         return [programs / "postgres", *(f"--{name}={value}" for name, value in settings.items())]
 
-    def _wait_until_ready(self, report: Report) -> bool:
+    def _wait_until_ready(self, process: subprocess.Popen[bytes], report: Report) -> bool:
         """Wait for the word `ready` that the server writes for its own tools; False if it ended."""
-        process = self._running()
         begun = reported = time.monotonic()
         while process.poll() is None:
             if self._says_ready(process.pid):

@@ -12,7 +12,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -24,6 +24,8 @@ from picopay_api.embedded.errors import EmbeddedError
 _LAUNCHER = Path(__file__).with_name("launch.py")
 _PROGRAMS = {"postgres", "initdb"}
 _ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC", "PATH": "/usr/bin:/bin"}
+_OF_PYTHON = ("LD_LIBRARY_PATH",)  # where a Python that was moved finds its own library
+_ORPHAN_TITLE = "postgres: "  # the children of a postmaster call themselves so, it does not
 _UNPRIVILEGED = ("postgres", "nobody")
 _POLL_S = 0.05
 
@@ -112,7 +114,7 @@ class Workplace:
                     *command,
                 ],
                 cwd=self.data,
-                env=_ENVIRONMENT
+                env=_environment(os.environ)
                 | {"PGDATA": str(self.data) if by_path else f"/proc/self/fd/{descriptor}"},
                 pass_fds=() if by_path else (descriptor,),
                 stdin=standard_input,
@@ -158,11 +160,14 @@ class Workplace:
             EmbeddedError: something would not end.
         """
         # After SIGINT the postmaster rolls back, writes its checkpoint and ends; SIGQUIT is the
-        # stop without a checkpoint, from which the next start recovers.
+        # stop without a checkpoint, from which the next start recovers. Children whose postmaster was
+        # killed get what it would send them after a crash: by SIGINT, one of them might note a clean
+        # end while another one still commits.
         for step in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
             for process in self._heads(self.leftovers()):
                 try:
-                    process.send_signal(step)
+                    too_gentle = step == signal.SIGINT and _is_orphan(process)
+                    process.send_signal(signal.SIGQUIT if too_gentle else step)
                 except psutil.NoSuchProcess:
                     continue
             deadline = time.monotonic() + grace_s
@@ -177,6 +182,15 @@ class Workplace:
         """Leave out the children of others in the list: their parent ends them."""
         known = {process.pid for process in processes}
         return [process for process in processes if _parent_of(process) not in known]
+
+
+def _environment(ours: Mapping[str, str]) -> dict[str, str]:
+    """Return what the launcher needs of our environment, and nothing that PostgreSQL might read."""
+    return {name: ours[name] for name in _OF_PYTHON if name in ours} | _ENVIRONMENT
+
+
+def _is_orphan(process: psutil.Process) -> bool:
+    return " ".join(process.cmdline()).startswith(_ORPHAN_TITLE)
 
 
 def _parent_of(process: psutil.Process) -> int | None:
