@@ -221,6 +221,36 @@ CORRUPTIONS = [
         continuous=False,
     ),
     Corruption(
+        "account's balance deleted",
+        "account_without_balance",
+        "DELETE FROM picopay.balance WHERE sequence > 0",
+        continuous=False,
+    ),
+    Corruption(
+        "key forgotten",
+        "idempotency_key_differs",
+        "DELETE FROM picopay.idempotency_key",
+        continuous=False,
+    ),
+    Corruption(
+        "filters forgotten",
+        "metadata_differs",
+        "DELETE FROM picopay.metadata_item",
+        continuous=False,
+    ),
+    Corruption(
+        "counts of commits exchanged",
+        "commit_differs",
+        "UPDATE picopay.commit SET count = 3 - count WHERE ctid IN ("
+        "   SELECT ctid FROM picopay.commit WHERE count IN (1, 2) ORDER BY count DESC LIMIT 2)",
+    ),
+    Corruption(
+        "ledger taken off the list",
+        "ledger_unknown",
+        "DELETE FROM picopay.ledger",
+        continuous=False,
+    ),
+    Corruption(
         "commit forgotten",
         "journal_unread",
         "DELETE FROM picopay.commit"
@@ -261,7 +291,7 @@ async def test_a_chain_made_anew_is_found_by_whoever_remembers_the_old_one(
     assert await audit(database, book) == set()
     await tamper(
         database_url,
-        "UPDATE picopay.journal SET metadata = '{}';"
+        "UPDATE picopay.journal SET metadata = '{}'; DELETE FROM picopay.metadata_item;"
         "ALTER TABLE picopay.block DISABLE TRIGGER USER; DELETE FROM picopay.block",
     )
     sealer = Sealer(database)

@@ -6,6 +6,7 @@ import asyncpg
 import pytest
 
 from picopay_api.database_url import DatabaseUrl
+from picopay_api.store import migrate
 from picopay_api.store.database import Database
 from picopay_api.worker.sealer import Sealer
 from support.journal import Book, opened
@@ -58,7 +59,15 @@ FORBIDDEN = [
     "DROP SCHEMA picopay CASCADE",
     "LOCK TABLE picopay.journal IN ACCESS EXCLUSIVE MODE",
     "SET session_replication_role = replica",
+    "SET SESSION AUTHORIZATION postgres",
     "ALTER ROLE picopay_app SUPERUSER",
+    "ALTER DATABASE postgres SET session_replication_role = replica",
+    "SELECT pg_read_file('PG_VERSION')",
+    "COPY picopay.journal FROM PROGRAM 'true'",
+    "COPY picopay.journal TO '/dev/null'",
+    "DELETE FROM picopay.audit_finding",
+    "UPDATE picopay.audit_finding SET detail = ''",
+    "ALTER FUNCTION picopay.maintain_partitions(integer) SECURITY INVOKER",
 ]
 
 
@@ -76,6 +85,104 @@ async def database(database_url: DatabaseUrl) -> AsyncIterator[Database]:
         )
         await Sealer(database).step()
         yield database
+
+
+RIGHTS = {
+    "ledger": "INSERT",
+    "api_key": "INSERT UPDATE(retires_at) UPDATE(revoked_at)",
+    "account": "INSERT UPDATE(metadata)",
+    "balance": "INSERT UPDATE(state) UPDATE(posted_minor) UPDATE(held_minor) UPDATE(sequence)"
+    " UPDATE(changed_at)",
+    "journal": "INSERT",
+    "entry": "INSERT",
+    "idempotency_key": "INSERT",
+    "reference": "INSERT",
+    "reversal": "INSERT",
+    "metadata_item": "INSERT DELETE",
+    "commit": "INSERT",
+    "block": "INSERT",
+    "audit": "INSERT UPDATE",
+    "audit_finding": "INSERT",
+}
+"""What the role may do beside reading; nothing of the tables that are not here, partitions among them."""
+
+_RIGHTS = """
+SELECT c.relname, p.privilege
+  FROM pg_class AS c,
+       unnest('{INSERT,UPDATE,DELETE,TRUNCATE,REFERENCES,TRIGGER}'::text[]) AS p(privilege)
+ WHERE c.relnamespace = 'picopay'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'S')
+   AND has_table_privilege('picopay_app', c.oid, p.privilege)
+UNION ALL
+SELECT c.relname, format('%s(%s)', p.privilege, a.attname)
+  FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0,
+       unnest('{INSERT,UPDATE,REFERENCES}'::text[]) AS p(privilege)
+ WHERE c.relnamespace = 'picopay'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+   AND NOT a.attisdropped
+   AND has_column_privilege('picopay_app', c.oid, a.attnum, p.privilege)
+   AND NOT has_table_privilege('picopay_app', c.oid, p.privilege)
+"""
+
+
+@pytest.mark.usefixtures("database")
+async def test_the_rights_of_the_runtime_role_are_these(database_url: DatabaseUrl) -> None:
+    # Something that somebody has given by hand goes with the next migration.
+    await execute(
+        database_url, "GRANT ALL ON picopay.journal, picopay.journal_default TO picopay_app"
+    )
+    await execute(database_url, "GRANT UPDATE (floor_minor) ON picopay.balance TO picopay_app")
+    await migrate.upgrade_async(database_url)
+    found: dict[str, set[str]] = {}
+    for table, right in await rows(database_url, _RIGHTS):
+        found.setdefault(table, set()).add(right)
+    assert found == {table: set(rights.split()) for table, rights in RIGHTS.items()}
+
+
+CHANGES = (
+    "UPDATE {0} SET {1} = {1}",
+    "DELETE FROM {0}",
+    "MERGE INTO {0} AS t USING {0} AS s ON t.{1} = s.{1} WHEN MATCHED THEN DELETE",
+    "INSERT INTO {0} SELECT * FROM {0} LIMIT 1 ON CONFLICT ({2}) DO UPDATE SET {1} = excluded.{1}",
+    "TRUNCATE {0}",
+    "DO $$ BEGIN LOCK TABLE {0} IN SHARE ROW EXCLUSIVE MODE; END $$",
+    "ALTER TABLE {0} DISABLE TRIGGER ALL",
+    "ALTER TABLE {0} DROP COLUMN {1}",
+    "ALTER TABLE {0} ALTER COLUMN {1} DROP NOT NULL",
+    "ALTER TABLE {0} OWNER TO picopay_app",
+    "ALTER TABLE {0} RENAME TO other",
+    "ALTER TABLE {0} SET UNLOGGED",
+    "ALTER TABLE {0} ENABLE ROW LEVEL SECURITY",
+    "CREATE TRIGGER more BEFORE INSERT ON {0} EXECUTE FUNCTION picopay.refuse_change()",
+    "CREATE RULE more AS ON INSERT TO {0} DO INSTEAD NOTHING",
+    "CREATE POLICY more ON {0}",
+    "CREATE INDEX more ON {0} ({1})",
+    "VACUUM FULL {0}",
+    "REINDEX TABLE {0}",
+    "DROP TABLE {0} CASCADE",
+)
+
+
+async def test_no_way_to_change_history_is_open(database: Database) -> None:
+    """Each table of history and each partition, by the connection that servers have."""
+    tables = await database.rows(
+        "SELECT c.oid::regclass::text AS name, string_agg(a.attname, ', ') AS key"
+        "  FROM pg_class AS c JOIN pg_index AS i ON i.indrelid = c.oid AND i.indisprimary"
+        "  JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey)"
+        " WHERE c.relnamespace = 'picopay'::regnamespace AND c.relname ~ $1 GROUP BY 1",
+        f"^({'|'.join((*HISTORY, 'idempotency_key'))})(_default|_[0-9]+)?$",
+    )
+    assert len(tables) > 2 * len(HISTORY)
+    allowed = []
+    async with database.session() as connection:
+        for table in tables:
+            for change in CHANGES:
+                statement = change.format(table["name"], "ledger_id", table["key"])
+                try:
+                    await connection.execute(statement)
+                except asyncpg.InsufficientPrivilegeError:
+                    continue
+                allowed.append(statement)
+    # PostgreSQL lets a statement pass that would not do anything, with a warning.
+    assert [each for each in allowed if not each.startswith("VACUUM")] == []
 
 
 async def test_the_runtime_role_changes_no_history_and_no_table(database: Database) -> None:

@@ -75,14 +75,15 @@ def child(installation: Installation, is_it: Callable[[psutil.Process], bool]) -
     return found
 
 
-async def victims(installation: Installation, url: DatabaseUrl) -> list[psutil.Process]:
-    """Return each kind of process once: what is killed in turn."""
-    return [
-        child(installation, lambda one: one.name() == "postgres"),
-        psutil.Process(await value(url, BACKEND)),
-        child(installation, lambda one: "serve" in one.cmdline()),
-        child(installation, lambda one: "worker" in one.cmdline()),
-    ]
+async def victim(kind: str, installation: Installation, url: DatabaseUrl) -> psutil.Process:
+    """Find the process to kill."""
+    if kind == "backend":
+        backend = await value(url, BACKEND)
+        assert backend is not None  # psutil would take it for ourselves
+        return psutil.Process(backend)
+    if kind == "postmaster":
+        return child(installation, lambda one: one.name() == "postgres")
+    return child(installation, lambda one: kind in one.cmdline())
 
 
 def restarted(log: Path) -> list[str]:
@@ -97,10 +98,9 @@ async def test_whoever_dies_is_back_and_nothing_is_lost(tmp_path: Path) -> None:
         async with installation.client() as client:
             payers = Payers(client)
             paying = [asyncio.create_task(payers.pay_on(number)) for number in range(CLIENTS)]
-            for turn in range(4):
+            for kind in ("postmaster", "backend", "serve", "worker"):
                 await payers.acknowledged(ACKNOWLEDGED)
-                victim = (await victims(installation, url))[turn]
-                victim.kill()
+                (await victim(kind, installation, url)).kill()
                 await payers.acknowledged(ACKNOWLEDGED)
                 await eventually(lambda: back(installation, client))
             for each in paying:

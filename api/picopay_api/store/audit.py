@@ -51,6 +51,11 @@ BLOCK_AT = (
 
 BLOCK_HASH = "SELECT hash FROM picopay.block WHERE ledger_id = $1 AND height = $2"
 
+COMMITS = """
+SELECT cluster, xid, first_id, last_id, count, decided_at FROM picopay.commit
+ WHERE ledger_id = $1 AND cluster = $2 AND xid >= $3 AND xid < $4
+"""
+
 _ENTRY = """account_id, created_at, sequence, journal_id, posted_minor, held_minor,
        posted_after_minor, held_after_minor"""
 
@@ -77,6 +82,7 @@ KNOWN_ROWS = "SELECT id FROM picopay.journal WHERE ledger_id = $1 AND id = ANY (
 
 ACCOUNTS = """
 SELECT b.account_id, b.asset, b.floor_minor, b.posted_minor, b.held_minor, b.sequence,
+       date_trunc('milliseconds', b.changed_at) AS changed_at, last.created_at AS booked_at,
        EXISTS (SELECT FROM picopay.account AS a
                 WHERE a.ledger_id = b.ledger_id AND a.id = b.account_id) AS described,
        last.sequence AS last_sequence, last.posted_after_minor, last.held_after_minor,
@@ -86,7 +92,7 @@ SELECT b.account_id, b.asset, b.floor_minor, b.posted_minor, b.held_minor, b.seq
   FROM (SELECT * FROM picopay.balance
          WHERE ledger_id = $1 AND account_id > $2 ORDER BY account_id LIMIT $3) AS b
   LEFT JOIN LATERAL (
-       SELECT e.sequence, e.posted_after_minor, e.held_after_minor, e.journal_id
+       SELECT e.created_at, e.sequence, e.posted_after_minor, e.held_after_minor, e.journal_id
          FROM picopay.entry AS e
         WHERE e.ledger_id = b.ledger_id AND e.account_id = b.account_id
         ORDER BY e.created_at DESC, e.sequence DESC LIMIT 1) AS last ON true
@@ -103,7 +109,7 @@ SELECT asset, sum(posted_minor)::text AS sum FROM picopay.balance
 ALL_BLOCKS = f"{_BLOCK} WHERE ledger_id = $1 ORDER BY height"
 
 ALL_UNSEALED = """
-SELECT k.cluster, k.xid, k.count FROM picopay.commit AS k
+SELECT k.cluster, k.xid, k.first_id, k.last_id, k.count, k.decided_at FROM picopay.commit AS k
  WHERE k.ledger_id = $1
    AND NOT EXISTS (SELECT FROM (SELECT b.xid_to FROM picopay.block AS b
                                  WHERE b.ledger_id = k.ledger_id AND b.cluster = k.cluster
@@ -160,3 +166,90 @@ SELECT coalesce(r.journal_id, j.id) AS journal_id
  WHERE r.journal_id IS NULL OR j.id IS NULL
  LIMIT $2
 """
+
+ALL_ACCOUNTS_WITHOUT_BALANCE = """
+SELECT a.id FROM picopay.account AS a
+ WHERE a.ledger_id = $1
+   AND NOT EXISTS (SELECT FROM picopay.balance AS b
+                    WHERE b.ledger_id = a.ledger_id AND b.account_id = a.id)
+ LIMIT $2
+"""
+
+ALL_STRAY_KEYS = """
+SELECT k.object_id FROM picopay.idempotency_key AS k
+ WHERE k.ledger_id = $1 AND k.object_id IS NOT NULL
+   AND NOT EXISTS (
+       SELECT FROM picopay.journal AS j
+        WHERE j.ledger_id = k.ledger_id AND j.id = k.object_id AND j.idempotency_key = k.key
+          AND j.kind = k.operation AND j.created_at = k.created_at
+          AND k.outcome = 'ok' AND k.detail IS NULL
+          -- In the first minute of a day it is written to the day before as well.
+          AND k.day BETWEEN (j.created_at AT TIME ZONE 'UTC' - interval '1 minute')::date
+                        AND (j.created_at AT TIME ZONE 'UTC')::date)
+   AND NOT EXISTS (
+       SELECT FROM picopay.account AS a
+        WHERE a.ledger_id = k.ledger_id AND a.id = k.object_id AND k.operation = 4
+          AND a.created_at = k.created_at AND k.outcome = 'ok' AND k.detail IS NULL
+          -- The clock is read once more for the key: midnight may lie in between.
+          AND k.day BETWEEN (a.created_at AT TIME ZONE 'UTC' - interval '1 minute')::date
+                        AND (a.created_at AT TIME ZONE 'UTC' + interval '1 minute')::date)
+ LIMIT $2
+"""
+"""Keys that say of something that it was made with them, and it was not."""
+
+ALL_FORGOTTEN_KEYS = """
+SELECT j.id FROM picopay.journal AS j
+ WHERE j.ledger_id = $1 AND j.idempotency_key IS NOT NULL
+   AND j.created_at >= (
+       -- The days whose keys are kept for certain, and those before them that have not been dropped. Whether
+       -- one has is asked by a name, which sees what is there now, as the keys below do.
+       SELECT min(d.day) AT TIME ZONE 'UTC'
+         FROM (SELECT today.day - back AS day, back
+                 FROM (SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date AS day) AS today,
+                      generate_series(0, 91) AS back) AS d
+        WHERE d.back <= 1
+           OR to_regclass('picopay.idempotency_key_' || to_char(d.day, 'YYYYMMDD')) IS NOT NULL)
+   AND NOT EXISTS (
+       SELECT FROM picopay.idempotency_key AS k
+        WHERE k.ledger_id = j.ledger_id AND k.key = j.idempotency_key AND k.operation = j.kind
+          AND k.day = (j.created_at AT TIME ZONE 'UTC')::date AND k.object_id = j.id)
+ LIMIT $2
+"""
+"""What was made with a key that is not known any more, though its day is: it could be made again."""
+
+ALL_STRAY_METADATA = """
+WITH described AS (
+    SELECT 0::smallint AS object, a.id, m.key, m.value
+      FROM picopay.account AS a CROSS JOIN LATERAL jsonb_each_text(a.metadata) AS m
+     WHERE a.ledger_id = $1
+    UNION ALL
+    SELECT j.kind, j.id, m.key, m.value
+      FROM picopay.journal AS j CROSS JOIN LATERAL jsonb_each_text(j.metadata) AS m
+     WHERE j.ledger_id = $1),
+item AS (SELECT object, id, key, value FROM picopay.metadata_item WHERE ledger_id = $1)
+SELECT coalesce(item.object, described.object) AS object, coalesce(item.id, described.id) AS id
+  FROM described
+  FULL JOIN item ON item.object = described.object AND item.id = described.id
+                AND item.key = described.key AND item.value = described.value
+ WHERE item.id IS NULL OR described.id IS NULL
+ LIMIT $2
+"""
+
+_OF_LEDGERS = (
+    *("account", "api_key", "balance", "block", "commit", "entry"),
+    *("idempotency_key", "journal", "metadata_item", "reference", "reversal"),
+)
+
+ALL_UNKNOWN_LEDGERS = " UNION ".join(
+    f"""
+(WITH RECURSIVE known AS (
+    (SELECT ledger_id FROM picopay.{table} ORDER BY ledger_id LIMIT 1)
+    UNION ALL
+    SELECT later.ledger_id FROM known
+     CROSS JOIN LATERAL (SELECT t.ledger_id FROM picopay.{table} AS t
+                          WHERE t.ledger_id > known.ledger_id ORDER BY t.ledger_id LIMIT 1) AS later)
+SELECT ledger_id FROM known WHERE ledger_id NOT IN (SELECT ledger_id FROM picopay.ledger) LIMIT $1)
+"""  # noqa: S608  # composed of constants
+    for table in _OF_LEDGERS
+)
+"""Ledgers that have rows and are not on the list, which every audit goes by: a look-up for each ledger."""

@@ -21,6 +21,8 @@ BEGIN
     IF to_regrole('picopay_app') IS NULL THEN
         RETURN;
     END IF;
+    -- What an earlier release gave, or somebody by hand, is not kept.
+    REVOKE ALL ON ALL TABLES IN SCHEMA picopay FROM picopay_app;
     GRANT USAGE ON SCHEMA picopay TO picopay_app;
     GRANT SELECT ON ALL TABLES IN SCHEMA picopay TO picopay_app;
     FOR r IN
@@ -38,7 +40,7 @@ BEGIN
             ('commit', 'INSERT'),
             ('block', 'INSERT'),
             ('audit', 'INSERT, UPDATE'),
-            ('audit_finding', 'INSERT, UPDATE, DELETE')) AS granted(relation, rights)
+            ('audit_finding', 'INSERT')) AS granted(relation, rights)
     LOOP
         CONTINUE WHEN to_regclass(format('picopay.%I', r.relation)) IS NULL;  -- a later migration's
         EXECUTE format('GRANT %s ON picopay.%I TO picopay_app', r.rights, r.relation);

@@ -50,7 +50,7 @@ async def audit_everything(database: Database, report: Report) -> list[Finding]:
     `report` is told a sentence now and then, at least at the start of each part.
     """
     found_at = datetime.now(UTC)
-    findings: list[Finding] = []
+    found: list[tuple[UUID, Fault]] = []
     async with database.transaction(isolation="repeatable_read", readonly=True) as connection:
         for statement in _UNBOUND:
             await connection.execute(statement)
@@ -58,18 +58,25 @@ async def audit_everything(database: Database, report: Report) -> list[Finding]:
         while page := await connection.fetch(statements.LEDGERS, after, _CHUNK):
             for record in page:
                 after = record["ledger_id"]
-                faults = await _audit_ledger(connection, after, report)
-                findings += [
-                    Finding(
-                        ledger=after,
-                        kind=fault.kind,
-                        subject=fault.subject,
-                        detail=fault.detail,
-                        found_at=found_at,
-                    )
-                    for fault in faults
+                found += [
+                    (after, fault) for fault in await _audit_ledger(connection, after, report)
                 ]
-    return findings
+        detail = "it has rows, and is not on the list of ledgers: nothing of it was looked at"
+        for record in await connection.fetch(
+            statements.ALL_UNKNOWN_LEDGERS, FINDINGS_MAX, timeout=_STATEMENT_TIMEOUT_S
+        ):
+            ledger = record["ledger_id"]
+            found.append((ledger, Fault("ledger_unknown", f"ldg_{ledger.hex}", detail)))
+    return [
+        Finding(
+            ledger=ledger,
+            kind=fault.kind,
+            subject=fault.subject,
+            detail=fault.detail,
+            found_at=found_at,
+        )
+        for ledger, fault in found
+    ]
 
 
 async def _audit_ledger(connection: Connection, ledger: UUID, report: Report) -> list[Fault]:
@@ -144,6 +151,8 @@ async def _commit(
     if len(rows) != commit["count"]:
         detail = f"{commit['count']} rows were committed, the journal has {len(rows)} of them"
         yield Fault("journal_incomplete", f"{cluster}/{xid}", detail)
+    for fault in checks.check_commits([commit], rows):
+        yield fault
     for fault in await examine_rows(connection, ledger, rows):
         yield fault
 
@@ -156,6 +165,13 @@ async def _entries(connection: Connection, ledger: UUID) -> AsyncIterator[Fault]
         records = await connection.fetch(sql, ledger, FINDINGS_MAX, timeout=_STATEMENT_TIMEOUT_S)
         for record in records:
             yield Fault(kind, f"{prefix}{record[0].hex}", detail)
+    records = await connection.fetch(
+        statements.ALL_STRAY_METADATA, ledger, FINDINGS_MAX, timeout=_STATEMENT_TIMEOUT_S
+    )
+    for record in records:
+        prefix = "tx_" if record["object"] else "acct_"
+        detail = "lists filtered by metadata do not find it as it is described"
+        yield Fault("metadata_differs", f"{prefix}{record['id'].hex}", detail)
 
 
 _STRAYS = (
@@ -182,6 +198,24 @@ _STRAYS = (
         "reference_differs",
         "tx_",
         "its reference and the journal do not agree: it could be given again",
+    ),
+    (
+        statements.ALL_ACCOUNTS_WITHOUT_BALANCE,
+        "account_without_balance",
+        "acct_",
+        "there is an account, but no balance",
+    ),
+    (
+        statements.ALL_STRAY_KEYS,
+        "idempotency_key_differs",
+        "",
+        "an idempotency key says that it made this, and it did not",
+    ),
+    (
+        statements.ALL_FORGOTTEN_KEYS,
+        "idempotency_key_differs",
+        "tx_",
+        "its idempotency key is forgotten before its time: it could be made again",
     ),
 )
 

@@ -6,6 +6,7 @@ function yields what is wrong; `KINDS` says what every kind of finding means.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import groupby
 from uuid import UUID
 
@@ -33,6 +34,7 @@ KINDS = {
     "journal_changed": "the rows of a block are not those that were sealed",
     "journal_incomplete": "the journal does not hold what a commit says",
     "journal_unread": "rows of the journal belong to no commit, or commits to no block",
+    "commit_differs": "a commit and the rows that came with it do not agree",
     "postings_unreadable": "the postings of a transaction cannot be read",
     "entries_differ": "the entries of a transaction are not those of its postings",
     "asset_differs": "a posting's asset is not that of its account",
@@ -42,12 +44,16 @@ KINDS = {
     "entry_without_transaction": "an entry belongs to no row of the journal",
     "entry_without_account": "an entry belongs to no account",
     "account_undescribed": "a balance belongs to no account",
+    "account_without_balance": "an account has no balance",
     "balance_differs": "an account's balance is not that of its last entry",
     "floor_crossed": "an account is below its floor",
     "held_differs": "an account holds funds without an open hold",
     "asset_unbalanced": "the balances of an asset do not add up to zero",
     "reversal_differs": "a reversal and the journal do not agree",
     "reference_differs": "a reference and the journal do not agree",
+    "idempotency_key_differs": "an idempotency key and the journal do not agree",
+    "metadata_differs": "what metadata is found by, and the metadata itself, do not agree",
+    "ledger_unknown": "there are rows of a ledger that is not there",
 }
 """Every kind of finding, and what it means."""
 
@@ -76,16 +82,44 @@ def check_block(
         yield Fault("journal_changed", subject, detail)
 
 
+def check_commits(commits: Iterable[Row], rows: Sequence[Row]) -> Iterator[Fault]:
+    """Check that commits are there for rows, and say of them what they are: positions rest on it."""
+    came: defaultdict[int, list[Row]] = defaultdict(list)
+    for row in rows:
+        came[row["xid"]].append(row)
+    for commit in commits:
+        with_it = came[commit["xid"]]
+        ids = [row["id"] for row in with_it]
+        decided_at = commit["decided_at"]
+        in_ms = decided_at.replace(microsecond=decided_at.microsecond // 1000 * 1000)
+        if (len(ids), min(ids, default=None), max(ids, default=None)) != (
+            commit["count"],
+            commit["first_id"],
+            commit["last_id"],
+        ):
+            detail = f"it tells of {commit['count']} rows, the journal has other ones ({len(ids)})"
+        elif any(row["created_at"] != in_ms for row in with_it):
+            detail = "it was decided at another time than its rows"
+        else:
+            continue
+        yield Fault("commit_differs", f"{commit['cluster']}/{commit['xid']}", detail)
+
+
 def check_rows(
     rows: Sequence[Row], entries: Sequence[Row], assets: Mapping[UUID, str]
 ) -> Iterator[Fault]:
     """Check that each journal row has the entries of its postings, and that they cancel out."""
     booked: defaultdict[UUID, Legs] = defaultdict(Counter)
+    times: defaultdict[UUID, set[datetime]] = defaultdict(set)
     for entry in entries:
         side = (entry["account_id"], entry["posted_minor"], entry["held_minor"])
         booked[entry["journal_id"]][side] += 1
+        times[entry["journal_id"]].add(entry["created_at"])
     for row in rows:
         yield from _check_row(row, booked[row["id"]], assets)
+        if times[row["id"]] - {row["created_at"]}:
+            detail = "its entries were booked at another time"
+            yield Fault("entries_differ", f"tx_{row['id'].hex}", detail)
 
 
 def _check_row(row: Row, booked: Legs, assets: Mapping[UUID, str]) -> Iterator[Fault]:
@@ -164,6 +198,10 @@ def check_account(row: Row) -> Iterator[Fault]:
         row["posted_after_minor"] or 0,
         row["held_after_minor"] or 0,
     )
+    if row["booked_at"] is not None and row["changed_at"] != row["booked_at"]:
+        yield Fault(
+            "balance_differs", subject, "it was changed at another time than its last entry"
+        )
     if there != booked:
         detail = (
             f"the balance is {there[1]} (held {there[2]}) after entry {there[0]}; "

@@ -30,9 +30,12 @@ async def examine_block(
 ) -> list[Fault]:
     """Check a block against the one before it and against the rows it sealed."""
     block = chain.block_of(ledger, record)
-    rows = await connection.fetch(seal.ROWS, ledger, block.cluster, block.xid_from, block.xid_to)
+    of_block = (ledger, block.cluster, block.xid_from, block.xid_to)
+    rows = await connection.fetch(seal.ROWS, *of_block)
+    commits = await connection.fetch(statements.COMMITS, *of_block)
     return [
         *checks.check_block(block, record["hash"], before, rows),
+        *checks.check_commits(commits, rows),
         *await examine_rows(connection, ledger, rows),
     ]
 
