@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,15 @@ _PATIENCE = {"PICOPAY_REQUEST_TIMEOUT_MS": "60000"}  # a busy machine is no reas
 class Member:
     """One process; `client` asks it as an administrator of the ledger that all of them serve."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", client: httpx.AsyncClient) -> None:
-        self.process = process
+    def __init__(self, program: "Program", port: int, client: httpx.AsyncClient) -> None:
+        self._program = program
+        self.port = port
         self.client = client
+
+    @property
+    def process(self) -> "subprocess.Popen[bytes]":
+        """The process as it was started last."""
+        return self._program.process
 
     async def post(self, path: str, body: Any, key: str) -> httpx.Response:
         """Post JSON with an idempotency key."""
@@ -49,16 +55,61 @@ class Member:
 
     def kill(self) -> None:
         """End it as `kill -9` does."""
+        self._program.kill()
+
+    async def stop(self) -> int:
+        """Ask it to end; return its exit code."""
+        return await self._program.stop()
+
+    async def start_again(self) -> None:
+        """Start it at the same port after it has ended; wait until it is ready."""
+        self._program.start()
+        await eventually(self.ready)
+
+
+class Program:
+    """A `picopay` command that stays, which a test may end and start again. Make one with `running`."""
+
+    def __init__(
+        self, url: DatabaseUrl, arguments: Sequence[str], variables: dict[str, str], log: Path
+    ) -> None:
+        self._environment = environment() | {"DATABASE_URL": url.text} | _PATIENCE | variables
+        self._arguments = arguments
+        self._log = log
+        self.start()
+
+    def start(self) -> None:
+        """Start it; what it says goes behind what it has said before."""
+        with self._log.open("ab") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "picopay_api", *self._arguments],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+
+    def kill(self) -> None:
+        """End it as `kill -9` does."""
         kill(tree(self.process.pid))
+        self.process.wait(STOP_TIMEOUT_S)
 
     async def stop(self) -> int:
         """Ask it to end; return its exit code."""
         self.process.send_signal(signal.SIGTERM)
         return await asyncio.to_thread(self.process.wait, STOP_TIMEOUT_S)
 
+    def errors(self) -> list[str]:
+        """Return the errors that it has logged; one that was killed may have left half a line."""
+        lines = self._log.read_text(encoding="utf-8").splitlines()
+        whole = [line for line in lines if line.startswith("{") and line.endswith("}")]
+        return [line for line in whole if json.loads(line)["level"] == "error"]
+
 
 @asynccontextmanager
-async def fleet(url: DatabaseUrl, directory: Path, count: int) -> AsyncIterator[list[Member]]:
+async def fleet(
+    url: DatabaseUrl, directory: Path, count: int, *options: str, **variables: str
+) -> AsyncIterator[list[Member]]:
     """Start processes on a ledger of their own, wait until all are ready, and end those left."""
     secret = new_secret()
     async with Engine.open(Settings(database_url=url)) as engine:
@@ -66,7 +117,9 @@ async def fleet(url: DatabaseUrl, directory: Path, count: int) -> AsyncIterator[
         await engine.keys.create(ledger.id, "administrator", [ADMIN], secret=secret)
     async with AsyncExitStack() as stack:
         members = [
-            await stack.enter_async_context(_member(url, directory / f"{number}.log", secret))
+            await stack.enter_async_context(
+                _member(url, directory / f"{number}.log", secret, options, variables)
+            )
             for number in range(count)
         ]
         for member in members:
@@ -75,11 +128,18 @@ async def fleet(url: DatabaseUrl, directory: Path, count: int) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def _member(url: DatabaseUrl, log: Path, secret: str) -> AsyncIterator[Member]:
+async def _member(
+    url: DatabaseUrl,
+    log: Path,
+    secret: str,
+    options: Sequence[str],
+    variables: dict[str, str],
+) -> AsyncIterator[Member]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with _running(url, port, log) as process:
+    address = ("--host", "127.0.0.1", "--port", str(port))
+    with running(url, log, "serve", *address, *options, **variables) as program:
         async with httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{port}",
             headers=as_key(secret),
@@ -87,26 +147,15 @@ async def _member(url: DatabaseUrl, log: Path, secret: str) -> AsyncIterator[Mem
             limits=httpx.Limits(max_connections=_CONNECTIONS),
             trust_env=False,
         ) as client:
-            yield Member(process, client)
+            yield Member(program, port, client)
 
 
 @contextmanager
-def _running(url: DatabaseUrl, port: int, log: Path) -> "Iterator[subprocess.Popen[bytes]]":
-    """Run a server until the end of the block; it must have logged no error by then."""
-    arguments = ("serve", "--host", "127.0.0.1", "--port", str(port))
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "picopay_api", *arguments],
-            env=environment() | {"DATABASE_URL": url.text, **_PATIENCE},
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
+def running(url: DatabaseUrl, log: Path, *arguments: str, **variables: str) -> Iterator[Program]:
+    """Run a command until the end of the block; it must have logged no error by then."""
+    program = Program(url, arguments, variables, log)
     try:
-        yield process
+        yield program
     finally:
-        kill(tree(process.pid))
-        process.wait(STOP_TIMEOUT_S)
-    # The last line of a process that was killed may be half of one.
-    lines = log.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()
-    assert [line for line in lines if json.loads(line)["level"] == "error"] == []
+        program.kill()
+    assert program.errors() == []

@@ -53,7 +53,7 @@ def serve(
     if until_stdin_ends:
         end_with_stdin(settings.shutdown_grace_ms / 1000)
     if descriptor is not None:
-        serve_one(settings, socket.socket(fileno=descriptor))
+        serve_one(settings, socket.socket(fileno=descriptor), shares_listener=True)
         return
     listener = listen(settings.api_host, settings.api_port)
     if settings.migrate_on_start:

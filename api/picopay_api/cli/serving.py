@@ -15,6 +15,7 @@ from typing import Any, Literal
 import uvicorn
 
 from picopay_api.cli.console import note
+from picopay_api.cli.draining import DrainingServer, end_handshakes
 from picopay_api.cli.exits import CommandFailed, ExitCode
 from picopay_api.cli.lifetime import StopRequests, survive_repeated_signals
 from picopay_api.cli.supervisor import Child, Supervisor, environment_for_children
@@ -91,7 +92,9 @@ def config_of(app: Any, *, grace_ms: int, lifespan: Literal["on", "off"] = "on")
     )
 
 
-def serve_one(settings: Settings, listener: socket.socket) -> None:
+def serve_one(
+    settings: Settings, listener: socket.socket, *, shares_listener: bool = False
+) -> None:
     """Serve from this process until it is told to stop, then drain.
 
     Raises:
@@ -99,7 +102,14 @@ def serve_one(settings: Settings, listener: socket.socket) -> None:
     """
     from picopay_api.app import create_app  # its metrics must find their directory set
 
-    server = uvicorn.Server(config_of(create_app(settings), grace_ms=settings.shutdown_grace_ms))
+    app = create_app(settings)
+    server = DrainingServer(
+        config_of(app, grace_ms=settings.shutdown_grace_ms),
+        app,
+        grace_s=settings.shutdown_grace_ms / 1000,
+        request_timeout_s=settings.request_timeout_ms / 1000,
+        shares_listener=shares_listener,
+    )
     survive_repeated_signals()
     try:
         server.run([listener])
@@ -138,7 +148,9 @@ async def supervise(
     stopped = asyncio.ensure_future(requests.first.wait())
     try:
         await asyncio.wait([running, stopped], return_when=asyncio.FIRST_COMPLETED)
-        # Nobody would answer a connection that is only held open by the supervisor.
+        # Nobody would answer a connection that is only held open by the supervisor; those that have
+        # begun are for the children to take before they close the socket, too.
+        end_handshakes(listener)
         listener.close()
         if not running.done():
             await supervisor.stop(requests.second)

@@ -102,7 +102,7 @@ class Committer:
         self._bytes = 0
         self._work = asyncio.Event()
         self._accepting = True
-        self._stopped_s = 0.0  # when that ended
+        self._drained_s = 0.0  # the latest time at which those accepted are decided after that
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -113,17 +113,22 @@ class Committer:
         ]
         self._tasks.append(asyncio.create_task(self._expire(), name="committer-deadlines"))
 
-    def stop_accepting(self) -> None:
-        """Refuse new commands from now on; those accepted are still decided."""
+    def stop_accepting(self, within_s: float | None = None) -> None:
+        """Refuse new commands from now on; those accepted are still decided within a time.
+
+        It is at most the deadline of one command.
+        """
         if self._accepting:
             self._accepting = False
-            self._stopped_s = monotonic()
+            timeout_s = self._limits.timeout_s
+            self._drained_s = monotonic() + (
+                timeout_s if within_s is None else min(within_s, timeout_s)
+            )
 
     async def drain(self) -> None:
-        """Stop accepting and wait until all is decided, at most for the deadline of one command."""
+        """Stop accepting and wait until all is decided, as long as `stop_accepting` was told."""
         self.stop_accepting()
-        latest_s = self._stopped_s + self._limits.timeout_s
-        while self._open and monotonic() < latest_s:  # noqa: ASYNC110  # only at the end of a process
+        while self._open and monotonic() < self._drained_s:  # noqa: ASYNC110  # only at the end of a process
             await asyncio.sleep(0.01)
 
     async def close(self) -> None:
@@ -298,6 +303,8 @@ def _tell(command: Command, failure: BaseException) -> None:
 
 def _weight(command: Command) -> int:
     """Estimate the memory of a command, in bytes."""
-    texts = (text for item in command.metadata.items() for text in item)
     parts = len(command.postings) + len(command.conditions)
-    return _COMMAND_BYTES + _POSTING_BYTES * parts + sum(map(getsizeof, texts))
+    size = _COMMAND_BYTES + _POSTING_BYTES * parts
+    if command.metadata:
+        size += sum(getsizeof(text) for item in command.metadata.items() for text in item)
+    return size

@@ -75,9 +75,16 @@ class Engine:
                 watch.cancel()
                 await asyncio.gather(watch, return_exceptions=True)
 
-    def stop_accepting(self) -> None:
-        """Refuse new payments and transactions from now on."""
-        self._committer.stop_accepting()
+    def leave(self) -> None:
+        """Say from now on that this process is not ready, while it goes on with everything."""
+        self.readiness.leave()
+
+    def stop_accepting(self, within_s: float | None = None) -> None:
+        """Refuse new payments and transactions from now on; decide those accepted within a time.
+
+        Without one, it is the deadline of one request. Later calls change nothing.
+        """
+        self._committer.stop_accepting(within_s)
 
     async def drain(self) -> None:
         """Wait until everything accepted is decided, within the deadline of one request."""

@@ -28,6 +28,7 @@ class Readiness:
         self._databases = databases
         self._in_range = asyncio.Event()
         self._revision: str | None = None
+        self._leaving = False
         self.problem: str | None = "the database has not been looked at yet"
         """Why this process cannot serve, in a sentence; None when it can."""
         self._refuse(DatabaseUnavailable(self.problem))
@@ -71,11 +72,18 @@ class Readiness:
         """Wait until the schema is one that this release knows."""
         await self._in_range.wait()
 
+    def leave(self) -> None:
+        """Say from now on that this process is about to end; the pools lend sessions as before."""
+        self._leaving = True
+        self._conclude(None)
+
     def _refuse(self, refusal: PicoPayError | None) -> None:
         for database in self._databases:
             database.refusal = refusal
 
     def _conclude(self, problem: str | None) -> None:
+        if self._leaving:
+            problem = "this process is about to end"
         if problem != self.problem:
             if problem is None:
                 _log.info(Event.READY)
