@@ -4,7 +4,7 @@
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up dev test check bench lock clean
+.PHONY: help up dev test check bench simulate lock clean
 
 READY := .venv/.complete
 RUN := .venv/bin/
@@ -14,7 +14,7 @@ ARGS ?=
 GENERATED_CHECKS := picopay_api.reference
 
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo '  Options go into ARGS, as in: make up ARGS="--port 9000"'
 
 up: $(READY) ## Start PicoPay with a database of its own, and print a first payment to try.
@@ -36,6 +36,9 @@ check: $(READY) ## Check format, style, types, imports, generated files and the 
 
 bench: $(READY) ## Measure payments per second, beside pgbench and a no-op (ARGS=--full: longer).
 	@exec $(RUN)python tests/benchmarks/run.py $(ARGS)
+
+simulate: $(READY) ## Run a bank whose processes are killed at random (ARGS="--minutes 10 --seed 7").
+	@exec $(RUN)python tests/stress/simulate.py $(ARGS)
 
 lock: $(READY) ## Resolve the dependencies anew into requirements.lock (ARGS=--upgrade for the newest).
 	$(RUN)python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore uv
