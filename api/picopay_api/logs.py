@@ -251,6 +251,14 @@ _LINE_CHARACTERS_MAX = 32_768
 _CHATTY = ("alembic", "asyncio", "httpcore", "httpx", "sqlalchemy")  # heard from warnings on
 
 
+_told = {"from": logging.WARNING}
+
+
+def debugging() -> bool:
+    """Tell whether lines for debugging are told; to ask is cheaper than to log one in vain."""
+    return _told["from"] <= logging.DEBUG
+
+
 def get_logger(name: str) -> FilteringBoundLogger:
     """Return the logger of a module; its lines carry the name as `logger`."""
     logger: FilteringBoundLogger = structlog.get_logger(name)
@@ -286,6 +294,7 @@ def redact(text: str) -> str:
 
 
 def _configure_structlog(level: int, form: LogFormat, stream: TextIO) -> None:
+    _told["from"] = level
     render = _json_line if form is LogFormat.JSON else _TextLine(colors=stream.isatty())
     structlog.configure(
         processors=[

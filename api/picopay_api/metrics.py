@@ -172,7 +172,7 @@ GCCollector(registry=REGISTRY)
 
 
 @cache
-def child[M: MetricWrapperBase](metric: M, *values: str) -> M:
+def child[M: MetricWrapperBase](metric: M, *values: str | int) -> M:
     """Return the part of a metric that has these values of its labels.
 
     Looked up once: the library's own way is felt on the path of every request. Values are few and

@@ -11,6 +11,7 @@ import pytest
 
 from picopay_api.database_url import DatabaseUrl
 from picopay_api.engine.keys import ALL
+from picopay_api.http.resources import LEAN
 from support.api import Api, as_key, served
 from support.contract import hold
 from support.locks import held
@@ -24,9 +25,9 @@ PAYMENT: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-async def api(database_url: DatabaseUrl) -> AsyncIterator[Api]:
-    async with served(database_url, body_bytes_max=4_096) as api:
+@pytest.fixture(params=[LEAN, ()], ids=["lean", "handler"])
+async def api(database_url: DatabaseUrl, request: pytest.FixtureRequest) -> AsyncIterator[Api]:
+    async with served(database_url, lean=request.param, body_bytes_max=4_096) as api:
         hold(api.client)
         await api.account("alice", 5_000)
         await api.account("bob")

@@ -98,7 +98,7 @@ async def test_a_request_has_a_line_that_says_what_became_of_it(api: Api, log: L
     assert told == {
         "level": "debug",
         "event": "request",
-        "logger": "picopay_api.http.middleware",
+        "logger": "picopay_api.http.front",
         "method": "POST",
         "route": "/v1/payments",
         "status": 201,

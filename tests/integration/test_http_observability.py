@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from picopay_api import metrics
 from picopay_api.database_url import DatabaseUrl
 from picopay_api.errors import BY_CODE
-from picopay_api.http.middleware import UNMATCHED
+from picopay_api.http.front import UNMATCHED
 from picopay_api.http.resources import OPERATIONS
 from support.api import Api, as_key, served
 from support.postgres import on_connection

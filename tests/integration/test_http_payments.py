@@ -7,6 +7,7 @@ from urllib.parse import quote
 import pytest
 
 from picopay_api.database_url import DatabaseUrl
+from picopay_api.http.resources import LEAN
 from support.api import Api, served
 from support.contract import hold
 
@@ -30,9 +31,9 @@ AMOUNTS: list[tuple[int | str, int | str]] = [
 REFERENCES = ("alice", "a/b c?d=e&f#g", "naïve 🎈", "100%", "%41", "a@b", "+1", "..", "'\"\\;--")
 
 
-@pytest.fixture
-async def api(database_url: DatabaseUrl) -> AsyncIterator[Api]:
-    async with served(database_url) as api:
+@pytest.fixture(params=[LEAN, ()], ids=["lean", "handler"])
+async def api(database_url: DatabaseUrl, request: pytest.FixtureRequest) -> AsyncIterator[Api]:
+    async with served(database_url, lean=request.param) as api:
         hold(api.client)
         yield api
 

@@ -4,7 +4,7 @@ Used by the tests of the HTTP edge. The database is the test's own.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,6 +18,8 @@ from picopay_api.cli.serving import listen, url_of
 from picopay_api.database_url import DatabaseUrl
 from picopay_api.engine.engine import Engine
 from picopay_api.engine.keys import ADMIN, new_secret
+from picopay_api.http.operations import Operation
+from picopay_api.http.resources import LEAN
 from picopay_api.settings import Settings
 
 
@@ -103,10 +105,15 @@ def as_key(secret: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def served(url: DatabaseUrl, **changes: Any) -> AsyncIterator[Api]:
-    """Serve on a free port with a ledger of its own and an administrator."""
+async def served(
+    url: DatabaseUrl, *, lean: Sequence[Operation] = LEAN, **changes: Any
+) -> AsyncIterator[Api]:
+    """Serve on a free port with a ledger of its own and an administrator.
+
+    `lean` are the operations that take the lean path, `changes` are of the settings.
+    """
     settings = msgspec.structs.replace(Settings(database_url=url, pool_size=6), **changes)
-    app = create_app(settings)
+    app = create_app(settings, lean=lean)
     listener = listen("127.0.0.1", 0)
     server = uvicorn.Server(
         uvicorn.Config(app, ws="none", lifespan="on", log_config=None, server_header=False)

@@ -18,6 +18,7 @@ from picopay_api.store.database import Database
 WORLD = "world"
 """The reference of the outside; stored as `world/ASSET`, one per asset."""
 
+_OUTSIDE = f"@{WORLD}"
 _NOBODY = UUID(int=0)
 _REMEMBERED_MAX = 100_000
 _FORGOTTEN_AT_ONCE = 10_000
@@ -46,8 +47,9 @@ class Directory:
         """
         found: dict[Address, FoundAccount] = {}
         missing: list[Address] = []
+        known = self._known
         for address in addresses:
-            account = self._known.get((ledger, _name(address)))
+            account = known.get((ledger, _name(address)))
             if account is None:
                 missing.append(address)
             else:
@@ -119,7 +121,7 @@ class Directory:
 def _name(address: Address) -> str:
     """Return what an address is remembered by: `@world` in a posting becomes `@world/ASSET`."""
     text, asset = address
-    return f"@{WORLD}/{asset}" if asset is not None and text == f"@{WORLD}" else text
+    return f"{_OUTSIDE}/{asset}" if text == _OUTSIDE and asset is not None else text
 
 
 def _is_outside(address: Address) -> bool:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from picopay_api.engine.commands import Kind, Pay
 from picopay_api.engine.committer import Committer
-from picopay_api.engine.counting import counted
+from picopay_api.engine.counting import Counted
 from picopay_api.engine.directory import Directory
 from picopay_api.engine.ids import new_id
 from picopay_api.engine.journal import Journal, JournalFilter, JournalRow, payment_of
@@ -40,7 +40,7 @@ class Payments:
             RefusedError, ConflictError: refused by the rules of the ledger.
             UnavailableError: the outcome is not known; the same key will tell.
         """
-        with counted(PAYMENTS, "captured", ledger):
+        with Counted(PAYMENTS, "captured", ledger):
             found = await self._directory.find(ledger, addresses(request))
             command = plan_payment(request, found, Stamp(ledger=ledger, id=new_id(), key=key))
             outcome = await self._committer.submit(command)

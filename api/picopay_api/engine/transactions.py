@@ -9,7 +9,7 @@ import msgspec
 
 from picopay_api.engine.commands import Command, Reverse, Transact
 from picopay_api.engine.committer import Committer
-from picopay_api.engine.counting import counted
+from picopay_api.engine.counting import Counted
 from picopay_api.engine.directory import Directory
 from picopay_api.engine.events import Events
 from picopay_api.engine.ids import new_id
@@ -43,7 +43,7 @@ class Transactions:
             RefusedError, ConflictError: refused by the rules of the ledger.
             UnavailableError: the outcome is not known; the same key will tell.
         """
-        with counted(TRANSACTIONS, "ok", ledger):
+        with Counted(TRANSACTIONS, "ok", ledger):
             command = await self._plan(ledger, request, key)
             outcome = await self._committer.submit(command)
         return Made(_made(command, outcome), outcome.replayed)
@@ -66,7 +66,7 @@ class Transactions:
             TransactionNotReversible, TransactionAlreadyReversed: it cannot be undone (again).
             RefusedError: the money is not there any more.
         """
-        with counted(TRANSACTIONS, "ok", ledger):
+        with Counted(TRANSACTIONS, "ok", ledger):
             original = await self._row(ledger, request.transaction)
             command = plan_reversal(
                 request,

@@ -3,7 +3,6 @@
 Used by `operations.py` before anything of the request is read.
 """
 
-from collections.abc import Iterable
 from time import monotonic
 from uuid import UUID
 
@@ -12,6 +11,7 @@ import msgspec
 from picopay_api.engine.ids import API_KEY, format_id
 from picopay_api.engine.keys import Keys, Principal
 from picopay_api.errors import ApiKeyInvalid, AuthenticationRequired, RateLimited
+from picopay_api.http.headers import AGAIN, Headers
 from picopay_api.logs import Event, get_logger
 from picopay_api.metrics import AUTHENTICATION_FAILURES, RATE_LIMITED
 
@@ -19,8 +19,6 @@ _SECRET_LENGTH_MAX = 200
 _WINDOWS_MAX = 10_000
 
 _log = get_logger(__name__)
-
-Headers = Iterable[tuple[bytes, bytes]]
 
 
 async def authenticate(keys: Keys, headers: Headers) -> Principal:
@@ -39,14 +37,11 @@ async def authenticate(keys: Keys, headers: Headers) -> Principal:
 
 
 def _secret(headers: Headers) -> str:
-    found: set[bytes] = set()
-    for name, value in headers:
-        if name == b"authorization":
-            scheme, _, secret = value.strip().partition(b" ")
-            if scheme.lower() == b"bearer":
-                found.add(secret.strip())
-        elif name == b"x-api-key":
-            found.add(value.strip())
+    sent = headers.get(b"authorization", b"")
+    if sent[:7] == b"Bearer " and AGAIN not in sent and b"x-api-key" not in headers:
+        found = {sent[7:].strip()}  # as nearly everybody sends it
+    else:
+        found = _secrets(headers)
     if not found:
         raise AuthenticationRequired("send `Authorization: Bearer ppk_…` or `X-API-Key: ppk_…`")
     if len(found) > 1:
@@ -55,6 +50,17 @@ def _secret(headers: Headers) -> str:
     if not 0 < len(secret) <= _SECRET_LENGTH_MAX:
         raise ApiKeyInvalid("the API key is unknown, expired or revoked")
     return secret.decode("latin-1")
+
+
+def _secrets(headers: Headers) -> set[bytes]:
+    found: set[bytes] = set()
+    for value in headers.get(b"authorization", b"").split(AGAIN):
+        scheme, _, secret = value.strip().partition(b" ")
+        if scheme.lower() == b"bearer":
+            found.add(secret.strip())
+    if b"x-api-key" in headers:
+        found.update(value.strip() for value in headers[b"x-api-key"].split(AGAIN))
+    return found
 
 
 class _Window(msgspec.Struct):
@@ -71,9 +77,10 @@ class RateLimiter:
         self._requests_max = requests_max
         self._window_s = window_s
         self._windows: dict[UUID, _Window] = {}
-        self._policy = f'"default";q={requests_max};w={window_s}'
+        policy = f'"default";q={requests_max};w={window_s}'
+        self._policy = (b"ratelimit-policy", policy.encode())
 
-    def admit(self, principal: Principal, headers: dict[str, str]) -> None:
+    def admit(self, principal: Principal, headers: list[tuple[bytes, bytes]]) -> None:
         """Count a request, and add the headers that tell what is left (IETF draft, RateLimit).
 
         Raises:
@@ -88,8 +95,8 @@ class RateLimiter:
         window.requests += 1
         left = self._requests_max - window.requests
         resets_s = max(1, round(self._window_s - (now_s - window.began_s)))
-        headers["RateLimit-Policy"] = self._policy
-        headers["RateLimit"] = f'"default";r={max(0, left)};t={resets_s}'
+        headers.append(self._policy)
+        headers.append((b"ratelimit", b'"default";r=%d;t=%d' % (max(0, left), resets_s)))
         if left >= 0:
             return
         RATE_LIMITED.inc()

@@ -6,6 +6,7 @@ of digits where a double-precision reader would round them (2^53).
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated
 from uuid import UUID
 
@@ -196,6 +197,7 @@ def shown(minor: int) -> Shown:
     return minor if -EXACT_MAX <= minor <= EXACT_MAX else str(minor)
 
 
+@lru_cache(maxsize=256)  # everything that was decided together has one time
 def time(moment: datetime) -> str:
     """Show a time: RFC 3339 in UTC with milliseconds."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

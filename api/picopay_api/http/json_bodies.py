@@ -16,6 +16,7 @@ from picopay_api.errors import FieldFault, InvalidRequest, MalformedBody
 DEPTH_MAX = 16
 """How deep arrays and objects may nest; the API's own need four."""
 
+_NESTED = (dict, list)
 _BLANKS_BEFORE_COLON = (b" :", b"\t:", b"\n:", b"\r:")
 _PLACE = re.compile(r" - at (?:`key` in )?`\$(?P<path>[^`]*)`$")
 _STEP = re.compile(r"\.(?P<name>[^.\[\]]+)|\[(?P<index>\d+|\.\.\.)\]")
@@ -42,19 +43,43 @@ def _parse(body: bytes) -> Any:
         raise MalformedBody("the body is empty")
     try:
         tree = msgspec.json.decode(body)
-        keys = _inspect(tree, "", 0)
+        if not isinstance(tree, _NESTED):
+            return tree
+        keys = _count_keys(tree) if _is_plain(body) else _inspect(tree, "", 0)
     except msgspec.DecodeError as error:
         raise MalformedBody(str(error)) from None
     except UnicodeDecodeError:
         raise MalformedBody("the body is not UTF-8") from None
     except RecursionError:
         raise MalformedBody("the body nests too deep") from None
-    # Exactly one `":` for each key, as compact writers leave it, proves that no key came twice, unless
-    # a blank before another colon hides one; such a text, or one with `":` inside a string, is read
-    # once more.
-    if body.count(b'":') != keys or any(blank in body for blank in _BLANKS_BEFORE_COLON):
+    if not _are_single(keys, body):
         json.loads(body, object_pairs_hook=_without_doubles)
     return tree
+
+
+def _is_plain(body: bytes) -> bool:
+    """Tell that there is neither depth nor text to refuse, as in nearly every body, without a walk."""
+    return b"\\u0000" not in body and body.count(b"{") + body.count(b"[") <= DEPTH_MAX
+
+
+def _count_keys(value: Any) -> int:
+    keys = 0
+    if isinstance(value, dict):
+        keys = len(value)
+        value = value.values()
+    for item in value:
+        if isinstance(item, _NESTED):
+            keys += _count_keys(item)
+    return keys
+
+
+def _are_single(keys: int, body: bytes) -> bool:
+    """Tell that no key came twice; where that is not plain to see, the text must be read once more."""
+    # As many colons as keys prove it. If texts hold colons, so does one `":` for each key, as compact
+    # writers leave it, unless a blank before another colon hides one.
+    return body.count(b":") == keys or (
+        body.count(b'":') == keys and not any(blank in body for blank in _BLANKS_BEFORE_COLON)
+    )
 
 
 def _inspect(value: Any, pointer: str, depth: int) -> int:

@@ -5,8 +5,9 @@ parent. One round trip, one transaction, one commit. The commands themselves are
 why this module, alone in `store`, may know `engine/commands.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from itertools import accumulate
 from typing import Any
 from uuid import UUID
 
@@ -14,11 +15,18 @@ import msgspec
 
 from picopay_api.engine.commands import Command
 from picopay_api.store.database import Connection
+from picopay_api.store.literals import binaries, integers, texts, uuids
 
-_DECIDE = (
-    "SELECT outcome, replayed, decided_id, decided_at, detail FROM picopay.decide("
-    "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)"
-)
+_DECIDE = """
+SELECT command, outcome, replayed, decided_id, decided_at, detail
+  FROM picopay.decide(
+       $1, $2, $3::text::uuid[],
+       $4::text::uuid[], $5::text::smallint[], $6::text::text[], $7::text::bytea[], $8::text::uuid[],
+       $9::text::text[], $10::text::jsonb[], $11::text::jsonb[], $12::text::integer[],
+       $13::text::integer[],
+       $14::text::integer[], $15::text::text[], $16::text::bigint[], $17::text::bigint[],
+       $18::text::integer[], $19::text::bigint[], $20::text::bigint[])
+"""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -40,49 +48,56 @@ async def decide(
         asyncpg.PostgresError: the batch as a whole failed and nothing was written, or, when the session
             was lost, it is not known whether it was: ask again with the same keys.
     """
-    records = await connection.fetch(_DECIDE, ledger, retention_days, *_arrays(commands))
-    return [Outcome(*record.values()) for record in records]
+    first, *others = await connection.fetch(_DECIDE, ledger, retention_days, *_arrays(commands))
+    at: datetime = first["decided_at"]
+    outcomes = [_new(command, at) for command in commands]
+    for record in others:
+        number, *outcome = record.values()
+        outcomes[number - 1] = Outcome(*outcome)
+    return outcomes
 
 
-def _arrays(commands: Sequence[Command]) -> tuple[Any, ...]:
-    accounts = sorted(
-        {leg.account for command in commands for leg in command.legs}
-        | {bound.account for command in commands for bound in command.conditions}
-    )
-    index = {account: n for n, account in enumerate(accounts, start=1)}
+def _new(command: Command, at: datetime) -> Outcome:
+    """Return the outcome of what is booked now; a dry run has booked nothing."""
+    id = None if command.key is None else command.id
+    return Outcome(code="ok", replayed=False, id=id, at=at, detail=None)
+
+
+def _arrays(commands: Sequence[Command]) -> tuple[str | None, ...]:
+    """Return the arrays of a batch, in the order of `_DECIDE`."""
     legs = [leg for command in commands for leg in command.legs]
     bounds = [bound for command in commands for bound in command.conditions]
+    accounts = sorted({side.account for sides in (legs, bounds) for side in sides})
+    index = {account: n for n, account in enumerate(accounts, start=1)}
     return (
-        accounts,
-        [command.id for command in commands],
-        [command.kind for command in commands],
-        [command.key for command in commands],
-        [command.fingerprint for command in commands],
-        _unless_all_none([command.parent for command in commands]),
-        _unless_all_none([command.reference for command in commands]),
-        [msgspec.json.encode(command.postings).decode() for command in commands],
+        uuids(accounts),
+        uuids([command.id for command in commands]),
+        integers([command.kind for command in commands]),
+        texts([command.key for command in commands]),
+        binaries([command.fingerprint for command in commands]),
+        _unless_all_none(uuids, [command.parent for command in commands]),
+        _unless_all_none(texts, [command.reference for command in commands]),
+        texts([_json(command.postings) for command in commands]),
         _unless_all_none(
-            [
-                msgspec.json.encode(command.metadata).decode() if command.metadata else None
-                for command in commands
-            ]
+            texts, [_json(command.metadata) if command.metadata else None for command in commands]
         ),
-        _ends([len(command.legs) for command in commands]),
-        _ends([len(command.conditions) for command in commands]),
-        [index[leg.account] for leg in legs],
-        [leg.asset for leg in legs],
-        [leg.posted_minor for leg in legs],
-        [leg.held_minor for leg in legs],
-        [index[bound.account] for bound in bounds],
-        [bound.minimum_minor for bound in bounds],
-        [bound.maximum_minor for bound in bounds],
+        integers(accumulate([len(command.legs) for command in commands])),
+        integers(accumulate([len(command.conditions) for command in commands])),
+        integers([index[leg.account] for leg in legs]),
+        texts([leg.asset for leg in legs]),
+        integers([leg.posted_minor for leg in legs]),
+        integers([leg.held_minor for leg in legs]),
+        integers([index[bound.account] for bound in bounds]),
+        integers([bound.minimum_minor for bound in bounds]),
+        integers([bound.maximum_minor for bound in bounds]),
     )
 
 
-def _ends(counts: list[int]) -> list[int]:
-    total = 0
-    return [total := total + count for count in counts]
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
 
 
-def _unless_all_none[T](values: list[T | None]) -> list[T | None] | None:
-    return values if any(value is not None for value in values) else None
+def _unless_all_none[T](
+    write: Callable[[Sequence[T | None]], str], values: Sequence[T | None]
+) -> str | None:
+    return write(values) if any(value is not None for value in values) else None

@@ -36,7 +36,9 @@ CREATE OR REPLACE FUNCTION picopay.decide(
     p_condition_minimum bigint[],
     p_condition_maximum bigint[]
 )
-RETURNS TABLE (outcome text, replayed boolean, decided_id uuid, decided_at timestamptz, detail jsonb)
+-- One row for command 0, which tells when everything new was decided, and one for each command whose
+-- outcome is not a new `ok`: most payments are, and need no row.
+RETURNS TABLE (command integer, outcome text, replayed boolean, decided_id uuid, decided_at timestamptz, detail jsonb)
 LANGUAGE plpgsql
 SET search_path = ''
 -- One plan for all calls: the arrays are never large, and planning over partitions costs more than the
@@ -55,7 +57,8 @@ DECLARE
     v_asset text[]; v_state smallint[]; v_floor bigint[];
     v_posted bigint[]; v_held bigint[]; v_sequence bigint[]; v_sequence_before bigint[];
     -- what is known of the commands' keys, references and parents
-    v_known_fingerprint bytea[]; v_known_outcome text[]; v_known_id uuid[];
+    v_known record; v_known_fingerprint bytea[] := array_fill(NULL::bytea, ARRAY[v_commands]);
+    v_known_outcome text[]; v_known_id uuid[];
     v_known_at timestamptz[]; v_known_detail jsonb[];
     v_taken boolean[]; v_reversed boolean[];
     -- outcomes, by command
@@ -70,7 +73,7 @@ DECLARE
     v_entry_sequence bigint[] := array_fill(NULL::bigint, ARRAY[v_legs]);
     v_entry_posted bigint[] := array_fill(NULL::bigint, ARRAY[v_legs]);
     v_entry_held bigint[] := array_fill(NULL::bigint, ARRAY[v_legs]);
-    v_changed_at timestamptz;
+    v_changed_at timestamptz; v_place tid[];
     v_now timestamptz; v_now_ms timestamptz; v_days date[]; v_oldest_day date;
     v_count integer := 0; v_first_id uuid; v_last_id uuid; v_decided integer := 0;
     v_code text; v_what jsonb; v_available bigint;
@@ -79,11 +82,12 @@ BEGIN
     -- 1. Lock. The locking statement itself returns the newest version of each row.
     SELECT array_agg(b.asset ORDER BY n), array_agg(b.state ORDER BY n),
            array_agg(b.floor_minor ORDER BY n), array_agg(b.posted_minor ORDER BY n),
-           array_agg(b.held_minor ORDER BY n), array_agg(b.sequence ORDER BY n), max(b.changed_at)
-      INTO v_asset, v_state, v_floor, v_posted, v_held, v_sequence, v_changed_at
+           array_agg(b.held_minor ORDER BY n), array_agg(b.sequence ORDER BY n), max(b.changed_at),
+           array_agg(b.place ORDER BY n)
+      INTO v_asset, v_state, v_floor, v_posted, v_held, v_sequence, v_changed_at, v_place
       FROM unnest(p_accounts) WITH ORDINALITY AS a(account_id, n)
       -- One look-up after the other, in the order of the array.
-      LEFT JOIN LATERAL (SELECT * FROM picopay.balance AS l
+      LEFT JOIN LATERAL (SELECT l.ctid AS place, l.* FROM picopay.balance AS l
                           WHERE l.ledger_id = p_ledger AND l.account_id = a.account_id
                             FOR NO KEY UPDATE) AS b ON true;
     v_sequence_before := v_sequence;
@@ -102,16 +106,21 @@ BEGIN
     END IF;
 
     -- 2. Look up, in new statements: their snapshots see all that was committed before the locks came.
-    SELECT array_agg(k.fingerprint ORDER BY n), array_agg(k.outcome ORDER BY n),
-           array_agg(k.object_id ORDER BY n), array_agg(k.created_at ORDER BY n),
-           array_agg(k.detail ORDER BY n)
-      INTO v_known_fingerprint, v_known_outcome, v_known_id, v_known_at, v_known_detail
-      FROM unnest(p_key, p_kind) WITH ORDINALITY AS c(key, operation, n)
-      LEFT JOIN LATERAL (SELECT * FROM picopay.idempotency_key AS i
-                          WHERE i.ledger_id = p_ledger AND i.key = c.key
-                            AND i.operation = c.operation
-                            AND i.day BETWEEN v_oldest_day AND v_days[1]
-                          LIMIT 1) AS k ON true;
+    FOR v_known IN
+        SELECT c.n, k.fingerprint, k.outcome, k.object_id, k.created_at, k.detail
+          FROM unnest(p_key, p_kind) WITH ORDINALITY AS c(key, operation, n)
+         CROSS JOIN LATERAL (SELECT * FROM picopay.idempotency_key AS i
+                              WHERE i.ledger_id = p_ledger AND i.key = c.key
+                                AND i.operation = c.operation
+                                AND i.day BETWEEN v_oldest_day AND v_days[1]
+                              LIMIT 1) AS k
+    LOOP
+        v_known_fingerprint[v_known.n] := v_known.fingerprint;
+        v_known_outcome[v_known.n] := v_known.outcome;
+        v_known_id[v_known.n] := v_known.object_id;
+        v_known_at[v_known.n] := v_known.created_at;
+        v_known_detail[v_known.n] := v_known.detail;
+    END LOOP;
     IF p_reference IS NOT NULL THEN
         SELECT array_agg(r.reference IS NOT NULL ORDER BY n) INTO v_taken
           FROM unnest(p_reference) WITH ORDINALITY AS c(reference, n)
@@ -264,9 +273,10 @@ BEGIN
          WHERE e.sequence IS NOT NULL;
         UPDATE picopay.balance AS b
            SET posted_minor = s.posted, held_minor = s.held, sequence = s.sequence, changed_at = v_now
-          FROM unnest(p_accounts, v_posted, v_held, v_sequence, v_sequence_before)
-               AS s(account_id, posted, held, sequence, sequence_before)
-         WHERE b.ledger_id = p_ledger AND b.account_id = s.account_id
+          FROM unnest(v_place, p_accounts, v_posted, v_held, v_sequence, v_sequence_before)
+               AS s(place, account_id, posted, held, sequence, sequence_before)
+         -- A locked row stays where it is: no index has to find it again.
+         WHERE b.ctid = s.place AND b.ledger_id = p_ledger AND b.account_id = s.account_id
            AND s.sequence <> s.sequence_before;
         INSERT INTO picopay.commit (ledger_id, cluster, xid, first_id, last_id, count, decided_at)
         SELECT p_ledger, s.system_identifier, pg_catalog.pg_current_xact_id(),
@@ -303,6 +313,11 @@ BEGIN
          ORDER BY w.key;
     END IF;
     RETURN QUERY
-        SELECT * FROM unnest(v_outcome, v_replayed, v_id, v_at, v_detail);
+        SELECT 0, 'ok', false, NULL::uuid, v_now_ms, NULL::jsonb
+         UNION ALL
+        SELECT o.n::integer, o.outcome, o.replayed, o.id, o.at, o.detail
+          FROM unnest(v_outcome, v_replayed, v_id, v_at, v_detail)
+               WITH ORDINALITY AS o(outcome, replayed, id, at, detail, n)
+         WHERE o.replayed OR o.outcome <> 'ok';
 END
 $decide$;
