@@ -100,6 +100,18 @@ HTTP_REQUEST_SECONDS = Histogram(
     buckets=SECONDS_BUCKETS,
     registry=REGISTRY,
 )
+CONNECTIONS = Gauge(
+    "picopay_http_connections",
+    "Connections of clients that are open now, idle ones included.",
+    multiprocess_mode="livesum",
+    registry=REGISTRY,
+)
+SLOW_CONNECTIONS = Counter(
+    "picopay_http_slow_connections",
+    "Connections closed because the client was too slow, by what it was slow at: sending or reading.",
+    ["at"],
+    registry=REGISTRY,
+)
 POOL_CONNECTIONS = Gauge(
     "picopay_pool_connections",
     "Sessions with the database, by pool (what they are for) and state: used or idle.",

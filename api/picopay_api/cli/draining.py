@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
+from picopay_api.cli.connections import end_slow
+
 if TYPE_CHECKING:
     from litestar import Litestar
 
     from picopay_api.engine.engine import Engine
 
 _TICK_S = 0.05
+_TICKS_BETWEEN_LOOKS = 10  # of uvicorn's, which are a tenth of a second
 _SETTLE_S = 0.1  # for handshakes that have begun to end, and for us to take their connections
 _QUIET_S = 1.0  # a client that will ask on an idle connection has asked by then
 _LAST_WORDS_S = 0.5  # of the grace, for answers that say that it is over
@@ -58,7 +61,7 @@ def end_handshakes(listener: socket.socket) -> None:
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn's server with an end of its own; its protocol is `httptools`.
+    """uvicorn's server with an end of its own; its protocol is `Connection`.
 
     `shares_listener` says that others take connections from the same socket, and that whoever has made
     it sees to `end_handshakes`.
@@ -79,6 +82,12 @@ class DrainingServer(uvicorn.Server):
         self._request_timeout_s = request_timeout_s
         self._shares_listener = shares_listener
         self._idle: dict[Any, tuple[Any, float]] = {}
+
+    async def on_tick(self, counter: int) -> bool:
+        """Do what uvicorn does ten times a second, and now and then look for slow clients."""
+        if counter % _TICKS_BETWEEN_LOOKS == 0:
+            end_slow(self._connections, asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: Sequence[socket.socket] | None = None) -> None:
         """Answer what comes on the connections there are, until none is left or the grace is over.

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import uvicorn
 
+from picopay_api.cli.connections import Connection
 from picopay_api.cli.console import note
 from picopay_api.cli.draining import DrainingServer, end_handshakes
 from picopay_api.cli.exits import CommandFailed, ExitCode
@@ -80,7 +81,7 @@ def config_of(app: Any, *, grace_ms: int, lifespan: Literal["on", "off"] = "on")
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=Connection,
         ws="none",
         lifespan=lifespan,
         log_config=None,
