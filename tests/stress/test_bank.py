@@ -12,7 +12,7 @@ from support.bank import Plan, bank
 
 @pytest.mark.timeout(300)
 async def test_a_bank_whose_processes_die_keeps_its_books(tmp_path: Path) -> None:
-    plan = Plan(seed=5, seconds=0, servers=2, clients=8, rest_max_s=0.3)
+    plan = Plan(seed=5, seconds=0, servers=2, clients=6, rest_max_s=0.3)
     async with bank(plan, tmp_path) as town:
         outcome = await town.live(print)
     assert outcome.wrong == []

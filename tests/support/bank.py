@@ -24,11 +24,13 @@ from picopay_api.database_url import DatabaseUrl
 from picopay_api.embedded import EmbeddedError, EmbeddedPostgres
 from picopay_api.engine.commands import Posting
 from picopay_api.store import migrate
+from picopay_api.worker.audit_all import audit_everything
 from support.bank_clients import Client, Town
 from support.bank_history import Entry, History, Ledger, Row, faults
 from support.fleet import Member, Program, fleet, running
 from support.installation import environment
 from support.invariants import broken_rules
+from support.journal import opened
 from support.postgres import on_connection
 from support.waiting import eventually
 
@@ -160,6 +162,7 @@ class Bank:
                 ended.set()
                 self.town.calm.set()
         await self._check(report)
+        self.outcome.wrong += await asyncio.to_thread(self._audit)
         self._sum_up()
         return self.outcome
 
@@ -233,7 +236,8 @@ class Bank:
         ledger = msgspec.structs.replace(ledger, feed=self._feed)
         wrong += await on_connection(self._database.url, lambda owner: broken_rules(owner, id))
         wrong += await asyncio.to_thread(faults, self.town.history, ledger)
-        wrong += await asyncio.to_thread(self._audit)
+        async with opened(self._database.url) as database:
+            wrong += map(str, await audit_everything(database, lambda _: None))
         self.outcome.checks += 1
         report(f"checked {len(ledger.rows)} transactions: {len(wrong)} faults")
         self.town.calm.set()
@@ -287,7 +291,7 @@ class Bank:
         await eventually(complete)
 
     def _audit(self) -> list[str]:
-        """Run `picopay audit`, as an operator does."""
+        """Run `picopay audit`, as an operator does in the end."""
         ran = subprocess.run(
             [sys.executable, "-m", "picopay_api", "audit", "--json"],
             env=environment() | {"DATABASE_URL": self._database.url.text},
