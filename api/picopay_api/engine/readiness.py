@@ -17,6 +17,7 @@ from picopay_api.store.database import Database
 
 _INTERVAL_S = 1.0
 _TIMEOUT_S = 5.0
+_READ_ONLY = "SELECT current_setting('transaction_read_only')::boolean"
 
 _log = get_logger(__name__)
 
@@ -36,27 +37,40 @@ class Readiness:
     async def check(self) -> None:
         """Look once, and let the pools lend sessions or refuse."""
         try:
-            async with asyncio.timeout(_TIMEOUT_S):
-                async with self._databases[0].unguarded_session() as connection:
-                    state = await migrate.state(connection)  # type: ignore[arg-type]  # a pooled session is one
-        except (DatabaseUnavailable, TimeoutError):
+            async with (
+                self._databases[0].unguarded_session() as connection,
+                asyncio.timeout(_TIMEOUT_S),
+            ):
+                state = await migrate.state(connection)  # type: ignore[arg-type]  # a pooled session is one
+                read_only = await connection.fetchval(_READ_ONLY)
+        except DatabaseUnavailable:
             self._conclude("the database cannot be reached")
             return
         except asyncpg.PostgresError as error:  # such as a role without any right
             self._judge(f"the schema cannot be read: {error}")
             return
         self._show(state.current)
-        self._judge(state.problem())
+        if read_only:
+            # A session stays with a standby when the primary is elsewhere by now, and stays as it was
+            # made when the database takes writes again.
+            for database in self._databases:
+                await database.renew()
+            self._judge(state.problem(), "the database is read-only: a standby, or set to be so")
+        else:
+            self._judge(state.problem())
 
-    def _judge(self, problem: str | None) -> None:
-        """Let the pools lend sessions when the schema fits, and refuse when it does not."""
+    def _judge(self, problem: str | None, hindrance: str | None = None) -> None:
+        """Let the pools lend sessions when the schema fits, and refuse when it does not.
+
+        While there is a hindrance they lend, but this process is not ready.
+        """
         if problem is None:
             self._refuse(None)
             self._in_range.set()
         else:
             self._refuse(SchemaOutOfRange(problem))
             self._in_range.clear()
-        self._conclude(problem)
+        self._conclude(problem or hindrance)
 
     async def watch(self) -> None:
         """Look now and every second, for ever."""

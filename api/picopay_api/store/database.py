@@ -6,8 +6,8 @@ Failures to reach the database become `DatabaseUnavailable`; all other errors pa
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from copy import copy
 from typing import Any, Literal, Self
 
@@ -35,6 +35,7 @@ _UNREACHABLE = (
     asyncpg.PostgresConnectionError,  # class 08
     asyncpg.OperatorInterventionError,  # class 57: shutdown, crash, cancelled by a time-out
     asyncpg.InsufficientResourcesError,  # class 53: disk, memory, connections
+    asyncpg.PostgresSystemError,  # class 58: the server's disk cannot be read or written
     asyncpg.InvalidAuthorizationSpecificationError,  # class 28
     asyncpg.InvalidCatalogNameError,  # 3D000
     asyncpg.ReadOnlySQLTransactionError,  # 25006: a standby, after a failover
@@ -45,12 +46,23 @@ _UNREACHABLE = (
 _TOOK_TOO_LONG = (TimeoutError, asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError)
 """What asking once more would only make worse."""
 
+_USELESS = (OSError, TimeoutError, asyncpg.ReadOnlySQLTransactionError)
+"""After these a session is not lent again: nobody answers at its end, or not the primary."""
+
 _SESSION = {
     "timezone": "UTC",
     "synchronous_commit": "on",
     "default_transaction_isolation": "read committed",
     "idle_in_transaction_session_timeout": "30000",
+    # A machine that vanishes says no farewell: what its sessions hold is given back within half a minute.
+    "tcp_keepalives_idle": "15",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "30000",
 }
+
+_ANSWER_S = 1
+"""How long the answer of a statement that the server has cancelled may take."""
 
 _AS_RUNTIME_ROLE = (
     "SELECT set_config('role', 'picopay_app', false)"
@@ -98,12 +110,16 @@ class Database:
             max_size=size,
             timeout=connect_timeout_s,
             # A statement that outlives the server's own limit has lost its server.
-            command_timeout=statement_timeout_ms / 1000 + 5,
+            command_timeout=statement_timeout_ms / 1000 + _ANSWER_S,
             server_settings=settings,
             init=_become_runtime_role,
             reset=_keep,
         )
         return cls(pool, application_name, connect_timeout_s)
+
+    async def renew(self) -> None:
+        """Have every session replaced before it is lent again."""
+        await self._pool.expire_connections()
 
     async def close(self) -> None:
         """Close every session, giving those in use a moment."""
@@ -144,7 +160,8 @@ class Database:
             async with self._pool.acquire(timeout=self._acquire_timeout_s) as connection:
                 self._observe()
                 try:
-                    yield connection
+                    with _ended_when_useless(connection):
+                        yield connection
                 finally:
                     if not kept:
                         connection.terminate()
@@ -168,7 +185,9 @@ class Database:
             self._asking() as connection,
             connection.transaction(isolation=isolation, readonly=readonly),
         ):
-            yield connection
+            # Here, too: a session that nobody answers must not be asked to roll back.
+            with _ended_when_useless(connection):
+                yield connection
 
     @asynccontextmanager
     async def _asking(self) -> AsyncIterator[Connection]:
@@ -210,6 +229,16 @@ class Database:
         idle = self._pool.get_idle_size()
         child(POOL_CONNECTIONS, self._name, "idle").set(idle)
         child(POOL_CONNECTIONS, self._name, "used").set(self._pool.get_size() - idle)
+
+
+@contextmanager
+def _ended_when_useless(connection: Connection) -> Iterator[None]:
+    """End a session without a farewell where the driver would wait for an answer that never comes."""
+    try:
+        yield
+    except _USELESS:
+        connection.terminate()
+        raise
 
 
 async def _become_runtime_role(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
