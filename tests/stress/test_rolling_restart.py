@@ -129,6 +129,23 @@ async def test_each_connection_made_before_the_end_is_served_and_told_to_close(
             writer.close()
 
 
+async def test_who_never_ends_its_request_does_not_hold_the_end_up(
+    database_url: DatabaseUrl, tmp_path: Path
+) -> None:
+    grace = {"PICOPAY_SHUTDOWN_GRACE_MS": "2000"}
+    async with fleet(database_url, tmp_path, 1, **grace) as (member,):
+        reader, writer = await asyncio.open_connection("127.0.0.1", member.port)
+        key = member.client.headers["Authorization"]
+        head = f"POST /v1/accounts HTTP/1.1\r\nHost: test\r\nAuthorization: {key}\r\n"
+        writer.write(
+            f"{head}Content-Type: application/json\r\nContent-Length: 99\r\n\r\n{{".encode()
+        )
+        assert (await member.client.get("/livez")).is_success  # what was sent before has come
+        assert await member.stop() == 0
+        assert await reader.read() == b""
+        writer.close()
+
+
 async def ask(connection: Any, path: str, ends: str) -> str:
     """Ask on a connection; return the first line of the answer, and look at what it says of its end."""
     reader, writer = connection
