@@ -1,13 +1,13 @@
-"""What is made of measurements: percentiles, medians, ratios within a round, tables. Pure.
+"""What is made of measurements: percentiles, medians, quotients within a round. Pure.
 
-Used by `command.py` and, for latencies, by `client.py`. A machine that others use, too, is faster in one
-minute than in the next. So two figures are only ever divided when they were measured in the same
-round, and what is reported is the median of those quotients.
+Used by everything here that measures or reports. A machine that others use, too, is faster in one minute
+than in the next. So two figures are only ever divided when they were measured in the same round, and
+what is reported is the median of those quotients.
 """
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 
 import msgspec
@@ -17,6 +17,7 @@ class Contender(StrEnum):
     """What is measured."""
 
     PGBENCH_STATEMENTS = "pgbench_statements"
+    PGBENCH_FUNCTION = "pgbench_function"
     PICOPAY = "picopay"
     NOOP = "noop"
 
@@ -28,31 +29,49 @@ class Workload(StrEnum):
     HOT = "hot"
 
 
-class Cell(msgspec.Struct, frozen=True):
+class Cell(msgspec.Struct, frozen=True, omit_defaults=True):
     """One thing that is measured once in every round.
 
-    `concurrency` counts connections of an HTTP server, sessions of a database.
+    `concurrency` counts connections of an HTTP server, sessions of a database; `workers` its processes.
+    `offered` is a constant rate of arrivals as a part of the peak; 0: each connection asks again as soon as
+    it has its answer. `beside` counts the connections of another ledger that is busy meanwhile,
+    `commit_delay_ms` is what each commit is slowed by, `history` the payments that were there before.
     """
 
     contender: Contender
     workload: Workload
     concurrency: int
+    workers: int = 1
+    offered: float = 0
+    beside: int = 0
+    commit_delay_ms: int = 0
+    history: int = 0
 
 
-class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """What a measurement came to; None is what its tool does not tell.
+class Figures(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a measurement came to; None is what does not apply, or what its tool does not tell.
 
-    CPU time is that of one payment (of one request): of the server's processes, of all of PostgreSQL's,
-    and of the client that asked.
+    `per_s` counts payments that were made (answers 201). CPU time is that of one of them: of the server's
+    processes, of all of PostgreSQL's, and of the client that asked. `refused` is the part of all answers
+    that was 503, `unsent` the part of all arrivals for which no connection became free; memory is that of
+    the largest server process, before, at its largest, and afterwards.
     """
 
     per_s: float
     average_ms: float
     p50_ms: float | None = None
     p99_ms: float | None = None
+    max_ms: float | None = None
     server_cpu_ms: float | None = None
     database_cpu_ms: float | None = None
     client_cpu_ms: float | None = None
+    offered_per_s: float | None = None
+    refused: float | None = None
+    unsent: float | None = None
+    beside_per_s: float | None = None
+    memory_before_mb: float | None = None
+    memory_peak_mb: float | None = None
+    memory_after_mb: float | None = None
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,16 +83,16 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     figures: Figures
 
 
-class Ratio(msgspec.Struct, frozen=True, kw_only=True):
-    """A quotient of two cells: the median over the rounds, and how far the rounds lay apart."""
+class Spread(msgspec.Struct, frozen=True):
+    """A value of several rounds: the median, and how far the rounds lay apart."""
 
-    name: str
     median: float
     lowest: float
     highest: float
 
 
-Quantity = Callable[[Figures], float]
+type Quantity = Callable[[Figures], float | None]
+type Medians = Mapping[Cell, Figures]
 
 
 def percentile(ascending: Sequence[float], fraction: float) -> float:
@@ -88,9 +107,24 @@ def per_s(figures: Figures) -> float:
     return figures.per_s
 
 
+def average_ms(figures: Figures) -> float:
+    """Return the average latency."""
+    return figures.average_ms
+
+
+def p99_ms(figures: Figures) -> float | None:
+    """Return the latency that one request in a hundred exceeds."""
+    return figures.p99_ms
+
+
 def cpu_ms(figures: Figures) -> float:
     """Return the CPU time that server and database spend on one payment (request)."""
     return (figures.server_cpu_ms or 0) + (figures.database_cpu_ms or 0)
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Return the median of values, of which there is at least one, and their extremes."""
+    return Spread(statistics.median(values), min(values), max(values))
 
 
 def medians(measurements: Iterable[Measurement]) -> dict[Cell, Figures]:
@@ -109,75 +143,45 @@ def _median_figures(rounds: Sequence[Figures]) -> Figures:
     return msgspec.convert({name: median(name) for name in Figures.__struct_fields__}, Figures)
 
 
-def best_cell(figures: dict[Cell, Figures], contender: Contender, workload: Workload) -> Cell:
-    """Return the number of connections at which a contender does most per second."""
-    cells = [c for c in figures if (c.contender, c.workload) == (contender, workload)]
-    return max(cells, key=lambda cell: figures[cell].per_s)
+def best_cell(
+    figures: Medians,
+    contender: Contender,
+    workload: Workload,
+    *,
+    workers: int = 1,
+    commit_delay_ms: int = 0,
+) -> Cell | None:
+    """Return the number of connections at which a contender does most per second, if it was measured.
 
-
-def largest_cell(figures: dict[Cell, Figures], contender: Contender, workload: Workload) -> Cell:
-    """Return the cell of a contender with the most connections."""
-    cells = [c for c in figures if (c.contender, c.workload) == (contender, workload)]
-    return max(cells, key=lambda cell: cell.concurrency)
-
-
-def ratio(
-    name: str, measurements: Iterable[Measurement], above: Cell, below: Cell, of: Quantity = per_s
-) -> Ratio:
-    """Divide two cells, round by round."""
-    values = {(one.cell, one.round): of(one.figures) for one in measurements}
-    quotients = [
-        values[above, number] / values[below, number] for cell, number in values if cell == above
+    Only cells count in which every connection asks as often as it can, and nobody else does.
+    """
+    base = Cell(contender, workload, 0, workers=workers, commit_delay_ms=commit_delay_ms)
+    cells = [
+        cell
+        for cell in figures
+        if msgspec.structs.replace(base, concurrency=cell.concurrency) == cell
     ]
-    return Ratio(
-        name=name,
-        median=statistics.median(quotients),
-        lowest=min(quotients),
-        highest=max(quotients),
-    )
+    return max(cells, key=lambda cell: figures[cell].per_s, default=None)
 
 
-def ratios(measurements: Sequence[Measurement]) -> list[Ratio]:
-    """Compare PicoPay at its most connections with pgbench at its best and with the no-op."""
-    figures = medians(measurements)
-    uniform = largest_cell(figures, Contender.PICOPAY, Workload.UNIFORM)
-    hot = largest_cell(figures, Contender.PICOPAY, Workload.HOT)
-    noop = largest_cell(figures, Contender.NOOP, Workload.UNIFORM)
-    statements, hot_statements = (
-        best_cell(figures, Contender.PGBENCH_STATEMENTS, workload)
-        for workload in (Workload.UNIFORM, Workload.HOT)
-    )
-    return [
-        ratio("PicoPay / pgbench at its best, uniform", measurements, uniform, statements),
-        ratio("PicoPay / pgbench at its best, hot", measurements, hot, hot_statements),
-        ratio("PicoPay hot / PicoPay uniform", measurements, hot, uniform),
-        ratio("PicoPay uniform / no-op", measurements, uniform, noop),
-        ratio("CPU of PicoPay uniform / CPU of no-op", measurements, uniform, noop, cpu_ms),
-    ]
+def quotient(
+    measurements: Iterable[Measurement],
+    above: Cell,
+    below: Cell,
+    of: Quantity = per_s,
+    by: Quantity | None = None,
+) -> Spread | None:
+    """Divide a quantity of one cell by one of another (the same, unless `by` says), round by round.
 
-
-def table(columns: Sequence[str], rows: Iterable[Sequence[str | float | None]]) -> str:
-    """Lay out a table for a terminal: texts to the left, numbers to the right."""
-    body = [tuple(_shown(value) for value in row) for row in rows]
-    lines = [tuple(columns), *(tuple(text for text, _ in row) for row in body)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    numeric = [any(number for _, number in column) for column in zip(*body, strict=True)]
-    numeric = numeric or [False] * len(widths)
-    return "\n".join(
-        "  ".join(
-            text.rjust(width) if right else text.ljust(width)
-            for text, width, right in zip(line, widths, numeric, strict=True)
-        ).rstrip()
-        for line in lines
-    )
-
-
-def _shown(value: str | float | None) -> tuple[str, bool]:
-    """Return a value as text, and whether it is a number: about three digits of it are shown."""
-    if value is None:
-        return "-", False
-    if isinstance(value, str):
-        return value, False
-    if isinstance(value, int) or abs(value) >= 100:
-        return f"{value:,.0f}", True
-    return f"{value:.{2 if abs(value) >= 1 else 3}f}", True
+    None when there is no round in which both were measured.
+    """
+    rounds: dict[int, dict[Cell, Figures]] = {}
+    for one in measurements:
+        rounds.setdefault(one.round, {})[one.cell] = one.figures
+    quotients = []
+    for figures in rounds.values():
+        if above in figures and below in figures:
+            dividend, divisor = of(figures[above]), (by or of)(figures[below])
+            if dividend is not None and divisor:
+                quotients.append(dividend / divisor)
+    return spread(quotients) if quotients else None

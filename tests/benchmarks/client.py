@@ -1,40 +1,47 @@
-"""The HTTP client of the benchmark: raw sockets on uvloop, so that little of the machine goes to asking.
+"""The HTTP client of the benchmark: raw sockets and nothing in between, so that little goes to asking.
 
 Run by `load.py` as a process of its own (`python -m benchmarks.client`), with a `Job` as JSON on stdin. It
-says `measuring` and `measured` on stdout as it happens, then a `Report` as JSON. Closed loop: each
-connection asks again as soon as it has its answer. Any answer but 201 ends it, with that answer on stderr.
+says `measuring` and `measured` on stdout as it happens, then a `Report` as JSON. In a closed loop each
+connection asks again as soon as it has its answer. In an open loop requests are due at a constant rate
+whatever becomes of them, and latency counts from when a request was due, sent or not. Any answer that is
+not expected ends it, with that answer on stderr.
 """
 
 import array
-import asyncio
 import gc
 import random
 import re
+import select
+import selectors
 import signal
+import socket
 import sys
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import cast
 
 import msgspec
-import uvloop
 
 from benchmarks.arithmetic import percentile
+from benchmarks.schedule import Schedule
 
 HOST = "127.0.0.1"
 DRAIN_S = 15.0
 """How long the last answers may take; longer than a server lets a payment wait."""
 
 _CREATED = 201
+_REFUSED = 503
 _HEAD_END = b"\r\n\r\n"
 _HEAD_BYTES_MAX = 16_384
+_RECEIVE_BYTES = 65_536
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*\r\n", re.IGNORECASE)
+_CLOSES = re.compile(rb"\r\nconnection:[ \t]*close[ \t]*\r\n", re.IGNORECASE)
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What to ask for, how often at once, and for how long."""
+    """What to ask for, how often at once or (`per_s`) in a second, and for how long."""
 
     port: int
     connections: int
@@ -45,17 +52,28 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     hot: bool
     run: str
     """The first part of every idempotency key: unlike that of any other job."""
+    per_s: float | None = None
+    refusals_expected: bool = False
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What was answered: `statuses` from beginning to end, the rest while it was measured."""
+    """What was answered: `statuses` from beginning to end, the rest while it was measured.
+
+    `uncertain` counts refusals (from beginning to end) that leave open whether the payment was made,
+    `unsent` what was due and found no connection. Latencies are those of payments made, and of what was
+    not sent, so far.
+    """
 
     statuses: dict[int, int]
+    uncertain: int
     count: int
+    refused: int
+    unsent: int
     seconds: float
     average_ms: float
     p50_ms: float
     p99_ms: float
+    max_ms: float
     cpu_s: float
 
 
@@ -121,139 +139,162 @@ def parse_answer(data: bytes) -> tuple[int, int] | None:
     return (int(status[1]), end) if len(data) >= end else None
 
 
+class Connection:
+    """A connection with one request on its way at a time, due at `due_s`."""
+
+    __slots__ = ("due_s", "held", "receive", "send", "socket")
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection((HOST, port), timeout=DRAIN_S)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.setblocking(False)
+        self.send: Callable[[bytes], int] = self.socket.send
+        self.receive: Callable[[int], bytes] = self.socket.recv
+        self.held = b""
+        self.due_s = 0.0
+
+
 class Load:
-    """What all connections share: whether to ask, whether to count, and what was counted."""
+    """Asks a server and counts its answers."""
 
-    def __init__(self, requests: Requests, connections: int) -> None:
-        self.requests = requests
-        self.waiting = connections
-        self.asking = True
-        self.counting = False
-        self.statuses: Counter[int] = Counter()
-        self.latencies_s = array.array("d")
-        loop = asyncio.get_running_loop()
-        self.failure: asyncio.Future[None] = loop.create_future()
-        self.drained: asyncio.Future[None] = loop.create_future()
+    def __init__(self, job: Job, accounts: list[bytes]) -> None:
+        self._job = job
+        self._next_request = Requests(job, accounts, seed=job.connections).next
+        self._selector = selectors.DefaultSelector()
+        self._idle: deque[Connection] = deque()
+        self._from_s = self._to_s = 0.0  # while it is measured
+        self._latencies_s = array.array("d")
+        self._statuses: Counter[int] = Counter()
+        self._uncertain = self._refused = self._made = 0
+        self._on_way = 0
 
-    def rest(self) -> None:
-        """Note that a connection has its last answer."""
-        self.waiting -= 1
-        if not self.waiting:
-            self.drained.set_result(None)
+    def run(self) -> Report:
+        """Do the job.
 
-    def fail(self, reason: str) -> None:
-        """End the measurement."""
-        self.asking = False
-        if not self.failure.done():
-            self.failure.set_exception(RuntimeError(f"{reason}; statuses: {dict(self.statuses)}"))
+        Raises:
+            RuntimeError, TimeoutError, OSError: an answer was not what it should be, or did not come.
+        """
+        job = self._job
+        for _ in range(job.connections):
+            self._connect()
+        began_s = perf_counter()
+        self._from_s = began_s + job.warm_up_s
+        self._to_s = self._from_s + job.seconds
+        schedule = Schedule(began_s, job.per_s)
+        self._ask_until(self._from_s, schedule)
+        cpu_began_s = process_time()
+        _say("measuring")
+        self._ask_until(self._to_s, schedule)
+        cpu_s = process_time() - cpu_began_s
+        _say("measured")
+        self._drain()
+        return self._report(schedule, cpu_s)
 
+    def _connect(self) -> None:
+        connection = Connection(self._job.port)
+        self._selector.register(connection.socket, selectors.EVENT_READ, connection)
+        self._idle.append(connection)
 
-class Connection(asyncio.Protocol):
-    """A connection with one request on its way at a time."""
+    def _ask_until(self, end_s: float, schedule: Schedule) -> None:
+        idle = self._idle
+        while (now_s := perf_counter()) < end_s:
+            while idle and schedule.is_due(now_s):
+                self._ask(idle.popleft(), schedule.take(now_s))
+                now_s = perf_counter()
+            until_s = min(end_s, schedule.next_s(now_s)) if idle else end_s
+            self._take_answers(until_s - perf_counter())
 
-    def __init__(self, load: Load) -> None:
-        self._load = load
-        self._transport: asyncio.Transport
-        self._received = b""
-        self._asked_s = 0.0
-        self._resting = False
+    def _ask(self, connection: Connection, due_s: float) -> None:
+        connection.due_s = due_s
+        request = self._next_request()
+        if connection.send(request) != len(request):
+            raise RuntimeError("a request did not fit into the connection")
+        self._on_way += 1
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # what TCP has in any event loop
+    def _take_answers(self, timeout_s: float) -> None:
+        """Wait for answers, not longer than this, and take them."""
+        if self._job.per_s is not None and timeout_s > 0:
+            # The selector itself waits for whole milliseconds: long, where several are due in one.
+            select.select([self._selector], [], [], timeout_s)
+            timeout_s = 0
+        for key, _ in self._selector.select(max(timeout_s, 0)):
+            self._take_answer(key.data)
 
-    def ask(self) -> None:
-        """Send the next request."""
-        request = self._load.requests.next()
-        self._asked_s = perf_counter()
-        self._transport.write(request)
-
-    def data_received(self, data: bytes) -> None:
-        if self._received:
-            data = self._received + data
+    def _take_answer(self, connection: Connection) -> None:
+        data = connection.receive(_RECEIVE_BYTES)
+        if not data:
+            self._lost(connection)
+            return
+        if connection.held:
+            data, connection.held = connection.held + data, b""
         try:
             answer = parse_answer(data)
         except ValueError as error:
-            self._load.fail(str(error))
-            return
+            raise RuntimeError(str(error)) from error
         if answer is None:
-            self._received = data
+            connection.held = data
             return
-        self._received = b""
         now_s = perf_counter()
-        load = self._load
         status, end = answer
-        load.statuses[status] += 1
-        if status != _CREATED or len(data) != end:
-            load.fail(f"not one answer with status 201: {data.decode('latin-1')}")
-            return
-        if load.counting:
-            load.latencies_s.append(now_s - self._asked_s)
-        if load.asking:
-            self.ask()
+        expected = status == _CREATED or (status == _REFUSED and self._job.refusals_expected)
+        if not expected or len(data) != end:
+            raise RuntimeError(f"not one answer as expected: {data.decode('latin-1')}")
+        self._statuses[status] += 1
+        self._on_way -= 1
+        self._count(status, data, connection.due_s, now_s)
+        if status != _CREATED and _CLOSES.search(data):
+            self._replace(connection)
         else:
-            self._resting = True
-            load.rest()
+            self._idle.append(connection)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self._resting:
-            self._load.fail(f"the server has closed a connection: {exc}")
+    def _count(self, status: int, data: bytes, due_s: float, now_s: float) -> None:
+        measured = self._from_s <= now_s < self._to_s
+        if status == _CREATED:
+            # Of a closed loop what was answered while it was measured; of an open one what was due.
+            if self._from_s <= (now_s if self._job.per_s is None else due_s) < self._to_s:
+                self._latencies_s.append(now_s - due_s)
+            self._made += measured
+        else:
+            self._refused += measured
+            self._uncertain += b'"overloaded"' not in data
 
-    def close(self) -> None:
-        self._transport.close()
+    def _lost(self, connection: Connection) -> None:
+        if connection not in self._idle or not self._job.refusals_expected:
+            raise RuntimeError(f"the server has closed a connection; {dict(self._statuses)}")
+        self._idle.remove(connection)
+        self._replace(connection)
 
+    def _replace(self, connection: Connection) -> None:
+        self._selector.unregister(connection.socket)
+        connection.socket.close()
+        self._connect()
 
-async def run(job: Job, accounts: list[bytes]) -> Report:
-    """Do a job between these accounts.
+    def _drain(self) -> None:
+        latest_s = perf_counter() + DRAIN_S
+        while self._on_way:
+            left_s = latest_s - perf_counter()
+            if left_s <= 0:
+                raise TimeoutError(f"{self._on_way} answers did not come within {DRAIN_S:g} s")
+            self._take_answers(left_s)
 
-    Raises:
-        RuntimeError, TimeoutError: an answer was not 201, or did not come.
-    """
-    load = Load(Requests(job, accounts, seed=job.connections), job.connections)
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda _, context: load.fail(str(context)))
-    connections = [
-        (await loop.create_connection(lambda: Connection(load), HOST, job.port))[1]
-        for _ in range(job.connections)
-    ]
-    for connection in connections:
-        connection.ask()
-    await _unless_failed(load, job.warm_up_s)
-    load.counting = True
-    began_s, cpu_began_s = perf_counter(), process_time()
-    _say("measuring")
-    await _unless_failed(load, job.seconds)
-    load.counting = load.asking = False
-    seconds, cpu_s = perf_counter() - began_s, process_time() - cpu_began_s
-    _say("measured")
-    await _unless_failed(load, DRAIN_S, load.drained)
-    if not load.drained.done():
-        raise TimeoutError(f"{load.waiting} answers did not come within {DRAIN_S:g} s")
-    for connection in connections:
-        connection.close()
-    load.failure.cancel()
-    return _report(load, seconds, cpu_s)
-
-
-async def _unless_failed(load: Load, seconds: float, *ended: asyncio.Future[None]) -> None:
-    """Let time pass, or what ends sooner."""
-    await asyncio.wait([load.failure, *ended], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    if load.failure.done():
-        load.failure.result()
-
-
-def _report(load: Load, seconds: float, cpu_s: float) -> Report:
-    latencies_ms = sorted(latency * 1000 for latency in load.latencies_s)
-    if not latencies_ms:
-        raise RuntimeError("not one answer came while it was measured: measure longer")
-    return Report(
-        statuses=dict(load.statuses),
-        count=len(latencies_ms),
-        seconds=seconds,
-        average_ms=sum(latencies_ms) / len(latencies_ms),
-        p50_ms=percentile(latencies_ms, 0.5),
-        p99_ms=percentile(latencies_ms, 0.99),
-        cpu_s=cpu_s,
-    )
+    def _report(self, schedule: Schedule, cpu_s: float) -> Report:
+        if not self._made or not self._latencies_s:
+            raise RuntimeError("not one payment came while it was measured: measure longer")
+        waiting_s = schedule.waiting_s(self._to_s)
+        latencies_ms = sorted(1000 * taken_s for taken_s in (*self._latencies_s, *waiting_s))
+        return Report(
+            statuses=dict(self._statuses),
+            uncertain=self._uncertain,
+            count=self._made,
+            refused=self._refused,
+            unsent=len(waiting_s),
+            seconds=self._to_s - self._from_s,
+            average_ms=sum(latencies_ms) / len(latencies_ms),
+            p50_ms=percentile(latencies_ms, 0.5),
+            p99_ms=percentile(latencies_ms, 0.99),
+            max_ms=latencies_ms[-1],
+            cpu_s=cpu_s,
+        )
 
 
 def _say(text: str) -> None:
@@ -265,10 +306,11 @@ def main() -> None:
     """Read a job, do it, write the report."""
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
     accounts = Path(job.accounts_file).read_bytes().split()
-    signal.alarm(int(job.warm_up_s + job.seconds + 2 * DRAIN_S))  # whatever happens, it ends
+    # Whatever happens, it ends: connecting takes a while, too, where there are many.
+    signal.alarm(int(job.warm_up_s + job.seconds + 4 * DRAIN_S))
     gc.disable()  # nothing here makes cycles, and a pause would be taken for the server's
     try:
-        report = uvloop.run(run(job, accounts))
+        report = Load(job, accounts).run()
     except (RuntimeError, TimeoutError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     _say(msgspec.json.encode(report).decode())

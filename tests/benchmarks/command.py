@@ -1,7 +1,7 @@
 """`make bench`: measures PicoPay beside pgbench and a server that does nothing, in one run.
 
-Called by `run.py`. Reads the options, runs the rounds, prints a table and writes all there is to a file of
-JSON. It judges nothing: how fast a machine is, is no reason for a test to fail.
+Called by `run.py`. Reads the options, runs what they ask for, prints tables and writes all there is to a
+file of JSON, with plots beside it. It judges nothing: how fast a machine is, is no reason to fail.
 """
 
 import argparse
@@ -16,20 +16,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from benchmarks import machine, rounds
-from benchmarks.arithmetic import (
-    Cell,
-    Contender,
-    Figures,
-    Measurement,
-    Ratio,
-    medians,
-    ratios,
-    table,
-)
+from benchmarks import growth, machine, report, rounds, soak
+from benchmarks.arithmetic import Measurement
 from benchmarks.ground import Ground
-from benchmarks.machine import Machine
-from benchmarks.rounds import Plan
+from benchmarks.plan import Plan
+from benchmarks.processes import allow_many_files
+from benchmarks.results import Result
 from benchmarks.servers import CHECKOUT, BenchmarkError
 from picopay_api.cli.lifetime import interrupt_on_stop, survive_repeated_signals
 from picopay_api.embedded import EmbeddedError
@@ -38,61 +30,72 @@ RESULTS = CHECKOUT / ".cache" / "bench"
 
 
 class Size(NamedTuple):
-    """How often and how long everything is measured, unless it is said."""
+    """How much is measured, unless it is said."""
 
     rounds: int
     seconds: int
+    connections: tuple[int, ...]
+    paired_connections: tuple[int, ...]
 
 
-_QUICK = Size(rounds=3, seconds=2)
-_FULL = Size(rounds=5, seconds=8)
-_SHOWN = {
-    Contender.PGBENCH_STATEMENTS: "pgbench, 7 statements",
-    Contender.PICOPAY: "PicoPay over HTTP",
-    Contender.NOOP: "no-op over HTTP",
-}
+_QUICK = Size(rounds=2, seconds=1, connections=(16, 256), paired_connections=(256,))
+_ALL = (1, 16, 64, 256, 1_024)
+_FULL = Size(rounds=5, seconds=4, connections=_ALL, paired_connections=_ALL)
 
 
-class Median(msgspec.Struct, frozen=True, kw_only=True):
-    """The medians of a cell over all rounds."""
+class Options(NamedTuple):
+    """What was asked for: the normal run, unless one of the last three is given."""
 
-    cell: Cell
-    figures: Figures
-
-
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What is written to the file."""
-
-    began_at: datetime
-    took_s: float
-    machine: Machine
     plan: Plan
-    medians: list[Median]
-    ratios: list[Ratio]
-    measurements: list[Measurement]
+    output: Path | None
+    growth: tuple[int, ...]
+    soak_minutes: int | None
+    cold_start: bool
 
 
-def read_options(arguments: Sequence[str]) -> tuple[Plan, Path | None]:
-    """Read the command line; return what to measure, and the file that was asked for."""
+def read_options(arguments: Sequence[str]) -> Options:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="tests/benchmarks/run.py",
         description="Measure PicoPay beside pgbench and a server that does nothing, in one run.",
         epilog='With make: make bench ARGS="--full --output result.json"',
     )
+    add = parser.add_argument
     length = parser.add_mutually_exclusive_group()
     for name, size, text in (
-        ("--quick", _QUICK, "three rounds of two seconds, about two minutes in all (the default)"),
-        ("--full", _FULL, "five rounds of eight seconds, about a quarter of an hour"),
+        (
+            "--quick",
+            _QUICK,
+            "two rounds of one second each, about two minutes in all (the default)",
+        ),
+        ("--full", _FULL, "five rounds of four seconds each, in half an hour"),
     ):
         length.add_argument(name, dest="size", action="store_const", const=size, help=text)
-    add = parser.add_argument
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--growth",
+        type=_numbers,
+        default=(),
+        metavar="N,N,…",
+        help="instead: fill ledgers with so many payments and compare them with an empty one",
+    )
+    mode.add_argument(
+        "--soak",
+        type=_number_from(1),
+        metavar="MINUTES",
+        help="instead: keep one server busy for so long, and look at its memory",
+    )
+    mode.add_argument("--cold-start", action="store_true", help="instead: only start servers")
     add("--rounds", type=_number_from(1), help="how often everything is measured")
     add("--seconds", type=_number_from(1), help="how long each measurement takes")
-    for name, counts, text in (
-        ("--connections", (16, 64, 256), "connections over HTTP (default: 16,64,256)"),
-        ("--clients", (4, 16, 64), "sessions of pgbench; its best counts (default: 4,16,64)"),
-    ):
-        add(name, type=_numbers, default=counts, metavar="N,N,…", help=text)
+    add(
+        "--connections",
+        type=_numbers,
+        metavar="N,N,…",
+        help="connections over HTTP; 256 always is one",
+    )
+    sessions = "sessions of pgbench; its best counts (default: 4,16,64)"
+    add("--clients", type=_numbers, default=(4, 16, 64), metavar="N,N,…", help=sessions)
     accounts = "accounts that pay each other (default: 100000)"
     add("--accounts", type=_number_from(2), default=100_000, help=accounts)
     add("--output", type=Path, help="the file of JSON (default: one in .cache/bench/)")
@@ -102,10 +105,11 @@ def read_options(arguments: Sequence[str]) -> tuple[Plan, Path | None]:
         rounds=given.rounds or size.rounds,
         seconds=given.seconds or size.seconds,
         clients=given.clients,
-        connections=given.connections,
+        connections=given.connections or size.connections,
+        paired_connections=size.paired_connections,
         accounts=given.accounts,
     )
-    return plan, given.output
+    return Options(plan, given.output, given.growth, given.soak, given.cold_start)
 
 
 def _number_from(minimum: int) -> Callable[[str], int]:
@@ -121,78 +125,46 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(sorted({_number_from(1)(part) for part in text.split(",")}))
 
 
-def measure(plan: Plan, work: Path) -> Result:
-    """Measure everything; say on stderr how far it is."""
+def measure(options: Options, work: Path) -> Result:
+    """Measure what was asked for; say on stderr how far it is."""
     began_at, began_s = datetime.now(UTC), time.monotonic()
+    plan = options.plan
     measurements: list[Measurement] = []
 
     def note(measurement: Measurement) -> None:
         measurements.append(measurement)
-        cell = measurement.cell
+        cell, figures = measurement.cell, measurement.figures
         _tell(
-            f"  {_SHOWN[cell.contender]}, {cell.workload}, {cell.concurrency}:"
-            f" {measurement.figures.per_s:,.0f}/s"
+            f"  {report.name_of(cell)}, {cell.workload}, {cell.concurrency}: {figures.per_s:,.0f}/s"
         )
 
     with Ground.prepared(work / "server", plan.accounts, _tell) as ground:
-        described = machine.describe(work, ground.version)
-        rounds.run(plan, ground, work, _tell, note)
-    return Result(
-        began_at=began_at,
-        took_s=round(time.monotonic() - began_s, 1),
-        machine=described,
-        plan=plan,
-        medians=[
-            Median(cell=cell, figures=figures) for cell, figures in medians(measurements).items()
-        ],
-        ratios=ratios(measurements),
-        measurements=measurements,
-    )
-
-
-def show(result: Result) -> str:
-    """Return the result as tables for a terminal."""
-    ordered = sorted(
-        result.medians, key=lambda one: list(Contender).index(one.cell.contender)
-    )  # within a contender as measured
-    names = (
-        *("", "accounts", "at once", "per s", "avg ms", "p50 ms", "p99 ms"),
-        *("server CPU ms", "database CPU ms", "client CPU ms"),
-    )
-    rows = [
-        (
-            _SHOWN[one.cell.contender],
-            one.cell.workload.value,
-            one.cell.concurrency,
-            *msgspec.structs.astuple(one.figures),
+        result = Result(
+            began_at=began_at, took_s=0, machine=machine.describe(work, ground.version), plan=plan
         )
-        for one in ordered
-    ]
-    quotients = [(one.name, one.median, one.lowest, one.highest) for one in result.ratios]
-    on = result.machine
-    heading = (
-        f"{on.cpus} CPUs, Python {on.python}, PostgreSQL {on.postgresql}, fsync {on.fsync_ms:.2f} ms,"
-        f" load before {on.load_before:g}\nMedians of {result.plan.rounds} times"
-        f" {result.plan.seconds} s, between {result.plan.accounts:,} accounts"
-    )
-    return "\n\n".join(
-        [
-            heading,
-            table(names, rows),
-            table(("within a round", "median", "lowest", "highest"), quotients),
-        ]
-    )
+        found: dict[str, object] = {}
+        if options.growth:
+            found["fillings"] = growth.run(plan, options.growth, ground, work, _tell, note)
+        elif options.soak_minutes:
+            found["soak"] = soak.run(options.soak_minutes, ground, work, _tell)
+        else:
+            found["cold_starts_s"] = rounds.cold_starts(plan.cold_starts, ground, work, _tell)
+            if not options.cold_start:
+                rounds.run(plan, ground, work, _tell, note)
+    took_s = round(time.monotonic() - began_s, 1)
+    return msgspec.structs.replace(result, took_s=took_s, measurements=measurements, **found)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the benchmark; return the exit code."""
-    plan, output = read_options(arguments)
+    options = read_options(arguments)
     interrupt_on_stop()
+    allow_many_files()
     RESULTS.mkdir(parents=True, exist_ok=True)
     # Beside the results, not in the system's temporary directory, which may be no disk at all.
     work = Path(tempfile.mkdtemp(prefix="data-", dir=RESULTS))
     try:
-        result = measure(plan, work)
+        result = measure(options, work)
     except (BenchmarkError, EmbeddedError) as error:
         _tell(f"error: {error}")
         return 1
@@ -202,9 +174,11 @@ def main(arguments: Sequence[str]) -> int:
     finally:
         survive_repeated_signals()
         shutil.rmtree(work, ignore_errors=True)
-    output = output or RESULTS / f"{result.began_at:%Y%m%dT%H%M%SZ}.json"
-    output.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
-    print(f"{show(result)}\n\nAll of it is in {output}")
+    output = options.output or RESULTS / f"{result.began_at:%Y%m%dT%H%M%SZ}" / "result.json"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    result.write(output)
+    files = report.write([result], output.parent)
+    print(f"{report.text(result)}\n\nAll of it is in {output}, with {len(files)} files beside it")
     return 0
 
 

@@ -5,7 +5,8 @@ copied for each round: every round starts with the same empty journal, and its a
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,9 @@ from uuid import UUID
 
 import asyncpg
 import httpx
+import msgspec
 
+from benchmarks import durable
 from benchmarks.servers import BenchmarkError, Server
 from picopay_api.database_url import DatabaseUrl
 from picopay_api.embedded import EmbeddedPostgres
@@ -25,8 +28,6 @@ from picopay_api.engine.ids import ACCOUNT, format_id, new_id
 from picopay_api.engine.keys import ADMIN, new_secret
 from picopay_api.settings import Settings
 from picopay_api.store import migrate
-from picopay_api.store.database import Database
-from picopay_api.worker.audit_all import audit_everything
 from support.postgres import on_connection
 
 Tell = Callable[[str], None]
@@ -38,20 +39,35 @@ each account that would only make every audit longer. The accounts of pgbench ha
 
 _ASSET: Final = "USD"
 _POSTINGS_MAX: Final = 1_000
+_QUIET_ACCOUNTS: Final = 1_000
 _TEMPLATE: Final = "template_bench"
-_ROUND: Final = "bench"
 _PLAIN: Final = Path(__file__).with_name("sql") / "plain.sql"
+
+
+class Tenant(msgspec.Struct, frozen=True):
+    """A ledger of its own: who may ask, between which accounts, and a file that lists them."""
+
+    name: str
+    ledger: UUID
+    api_key: str
+    accounts: Sequence[str]
+    accounts_file: Path
 
 
 class Ground:
     """A running server with a prepared database; made by `prepared`."""
 
-    def __init__(self, postgres: EmbeddedPostgres, programs: Path, version: str) -> None:
+    busy: Tenant
+    quiet: Tenant
+    """A small ledger beside the one that everything else is measured on."""
+
+    def __init__(
+        self, postgres: EmbeddedPostgres, directory: Path, programs: Path, version: str
+    ) -> None:
         self.postgres = postgres
+        self._directory = directory
         self.programs = programs
         self.version = version
-        self.accounts: list[str] = []
-        self.api_key = new_secret()
 
     @classmethod
     @contextmanager
@@ -59,24 +75,27 @@ class Ground:
         """Start a server in a directory, prepare the database, and stop the server at the end."""
         postgres = EmbeddedPostgres(directory)
         software = Software.find()
+        ground = None
         try:
             postgres.start(tell)
             user = SystemUser.for_server(directory / "postgres")
             programs = software.programs(user, directory / "software")
-            ground = cls(postgres, programs, software.version)
+            ground = cls(postgres, directory, programs, software.version)
             tell(f"making {accounts:,} accounts")
-            asyncio.run(ground._prepare(accounts))
+            asyncio.run(ground._prepare(accounts, directory.parent))
             yield ground
         finally:
+            if ground is not None:
+                postgres = ground.postgres  # it may have been started anew
             postgres.stop()
 
     @contextmanager
-    def database(self) -> Iterator[DatabaseUrl]:
+    def database(self, name: str = "bench") -> Iterator[DatabaseUrl]:
         """Lend a fresh copy of the prepared database; drop it at the end of the block."""
-        drop = f"DROP DATABASE IF EXISTS {_ROUND} WITH (FORCE)"
-        make = f"CREATE DATABASE {_ROUND} OWNER picopay TEMPLATE {_TEMPLATE}"
+        drop = f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"
+        make = f"CREATE DATABASE {name} OWNER picopay TEMPLATE {_TEMPLATE}"
         asyncio.run(self._administer(drop, make))
-        yield self.postgres.owner_url_of(_ROUND)
+        yield self.postgres.owner_url_of(name)
         asyncio.run(self._administer(drop))  # after a failure the whole server goes
 
     async def _administer(self, *statements: str) -> None:
@@ -86,7 +105,30 @@ class Ground:
 
         await on_connection(self.postgres.superuser_url, work)
 
-    async def _prepare(self, accounts: int) -> None:
+    @contextmanager
+    def hasty(self, settings: Mapping[str, str], tell: Tell) -> Iterator[None]:
+        """Run the server with other settings while the block lasts, and durably again afterwards."""
+        self._start_anew(settings, tell)
+        yield  # after a failure there is nothing to be measured
+        self._start_anew({}, tell)
+        os.sync()  # what is left to be written would be, while something is measured
+        asyncio.run(on_connection(self.postgres.superuser_url, durable.require_durable))
+
+    def _start_anew(self, settings: Mapping[str, str], tell: Tell) -> None:
+        self.postgres.stop()
+        self.postgres = EmbeddedPostgres(self._directory, settings=settings)
+        self.postgres.start(tell)
+
+    @contextmanager
+    def slow_commits(self, delay_ms: int) -> Iterator[None]:
+        """Have every commit of the server take this much longer while the block lasts."""
+        asyncio.run(durable.slow_commits(self.postgres.superuser_url, delay_ms))
+        try:
+            yield
+        finally:
+            asyncio.run(durable.slow_commits(self.postgres.superuser_url, 0))
+
+    async def _prepare(self, accounts: int, work: Path) -> None:
         url = self.postgres.owner_url_of(_TEMPLATE)
         await self._administer(
             f"CREATE DATABASE {_TEMPLATE} OWNER picopay",
@@ -97,17 +139,29 @@ class Ground:
         )
         await migrate.upgrade_async(url)
         async with Engine.open(Settings(database_url=url)) as engine:
-            ledger = (await engine.ledgers.create("bench")).id
-            await engine.keys.create(ledger, "bench", [ADMIN], secret=self.api_key)
-            ids = [new_id() for _ in range(accounts)]
-            await on_connection(url, lambda connection: _make_accounts(connection, ledger, ids))
-            self.accounts = [format_id(ACCOUNT, id) for id in ids]
+            self.busy = await _make_tenant(engine, url, "busy", accounts, work)
+            self.quiet = await _make_tenant(engine, url, "quiet", _QUIET_ACCOUNTS, work)
+        await on_connection(self.postgres.superuser_url, durable.require_durable)
         plain = _PLAIN.read_text(encoding="utf-8")
         for name, value in (("accounts", accounts), ("floor_minor", FLOOR_MINOR)):
             plain = plain.replace(f":{name}", str(value))
         await on_connection(url, lambda connection: connection.execute(plain))
         # What autovacuum would do in the middle of a round.
         await on_connection(url, lambda connection: connection.execute("VACUUM (ANALYZE)"))
+
+
+async def _make_tenant(
+    engine: Engine, url: DatabaseUrl, name: str, accounts: int, work: Path
+) -> Tenant:
+    ledger = (await engine.ledgers.create(name)).id
+    api_key = new_secret()
+    await engine.keys.create(ledger, "bench", [ADMIN], secret=api_key)
+    ids = [new_id() for _ in range(accounts)]
+    await on_connection(url, lambda connection: _make_accounts(connection, ledger, ids))
+    shown = [format_id(ACCOUNT, id) for id in ids]
+    file = work / f"accounts-{name}"
+    file.write_text("\n".join(shown), encoding="ascii")
+    return Tenant(name, ledger, api_key, shown, file)
 
 
 async def _make_accounts(
@@ -131,44 +185,33 @@ async def _make_accounts(
     )
 
 
-def introduce_accounts(server: Server, ground: Ground) -> None:
-    """Let a server look every account up, as a process has that has run for a while; write nothing.
+def introduce_accounts(server: Server, tenant: Tenant) -> None:
+    """Let each process look every account up, as one has that has run for a while; write nothing.
 
     Raises:
         BenchmarkError: the server answers something else than it should.
     """
-    headers = {"Authorization": f"Bearer {ground.api_key}"}
-    with httpx.Client(base_url=server.url, headers=headers, trust_env=False, timeout=60) as client:
-        for at in range(0, len(ground.accounts), _POSTINGS_MAX):
-            some = ground.accounts[at : at + _POSTINGS_MAX]
-            # From each account to itself: refused once all are found, before anything is decided.
-            postings = [
-                {"source": account, "destination": account, "amount": 1, "asset": _ASSET}
-                for account in some
-            ]
-            answer = client.post(
-                "/v1/transactions",
-                json={"postings": postings},
-                headers={"Idempotency-Key": f"introduction-{at}"},
-            )
-            if not (answer.status_code == 422 and answer.json()["code"] == "same_account"):
-                raise BenchmarkError(f"the introduction of accounts was answered {answer.text}")
+    headers = {"Authorization": f"Bearer {tenant.api_key}"}
+    with server.one_at_a_time() as turns:
+        for _ in turns:
+            with httpx.Client(
+                base_url=server.url, headers=headers, trust_env=False, timeout=60
+            ) as client:
+                _introduce(client, tenant)
 
 
-async def audit(url: DatabaseUrl, acknowledged: int) -> None:
-    """Audit the whole ledger and count: every payment that was acknowledged is there, once.
-
-    Raises:
-        BenchmarkError: something does not add up.
-    """
-    database = await Database.open(url, size=1)
-    try:
-        findings = await audit_everything(database, lambda _: None)
-        payments = await database.value("SELECT count(*) FROM picopay.journal WHERE kind = 1")
-    finally:
-        await database.close()
-    if findings:
-        listed = "; ".join(f"{one.kind} {one.subject}: {one.detail}" for one in findings[:5])
-        raise BenchmarkError(f"the audit has {len(findings)} findings: {listed}")
-    if payments != acknowledged:
-        raise BenchmarkError(f"{acknowledged} payments were acknowledged, {payments} are there")
+def _introduce(client: httpx.Client, tenant: Tenant) -> None:
+    for at in range(0, len(tenant.accounts), _POSTINGS_MAX):
+        some = tenant.accounts[at : at + _POSTINGS_MAX]
+        # From each account to itself: refused once all are found, before anything is decided.
+        postings = [
+            {"source": account, "destination": account, "amount": 1, "asset": _ASSET}
+            for account in some
+        ]
+        answer = client.post(
+            "/v1/transactions",
+            json={"postings": postings},
+            headers={"Idempotency-Key": f"introduction-{at}"},
+        )
+        if not (answer.status_code == 422 and answer.json()["code"] == "same_account"):
+            raise BenchmarkError(f"the introduction of accounts was answered {answer.text}")

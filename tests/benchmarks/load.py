@@ -1,27 +1,62 @@
-"""Has the client ask a server, and looks at the processor time of everybody meanwhile.
+"""Has the client ask a server, and looks at processor time and memory of the others meanwhile.
 
-Used by `rounds.py`, for PicoPay and for the no-op alike.
+Used by `rounds.py` and by the modes beside it, for PicoPay and for the no-op alike.
 """
 
 import subprocess
 import sys
-from typing import IO
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO, Self
 
 import msgspec
 
 from benchmarks.arithmetic import Figures
 from benchmarks.client import Job, Report
-from benchmarks.processor_time import cpu_s
+from benchmarks.processes import cpu_s, memory_mb
 from benchmarks.servers import BenchmarkError, environment
 
+_MEMORY_EVERY_S = 0.1
 
-def ask(job: Job, server_pid: int, postgres_pid: int | None) -> tuple[Report, Figures]:
-    """Run the client once.
 
-    Raises:
-        BenchmarkError: an answer was not what it should be.
-    """
-    pids = [server_pid, *([] if postgres_pid is None else [postgres_pid])]
+class Client:
+    """A client at work; made by `asking`."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self._output: IO[bytes] = process.stdout
+        self._errors: IO[bytes] = process.stderr
+
+    def expect(self, word: str) -> None:
+        """Wait for a word of the client: `measuring` or `measured`.
+
+        Raises:
+            BenchmarkError: it gave up.
+        """
+        if self._output.readline() != f"{word}\n".encode():
+            raise self._failure()
+
+    def report(self) -> Report:
+        """Wait for what it has to report.
+
+        Raises:
+            BenchmarkError: it gave up.
+        """
+        line = self._output.readline()
+        if not line:
+            raise self._failure()
+        return msgspec.json.decode(line, type=Report)
+
+    def _failure(self) -> BenchmarkError:
+        text = self._errors.read().decode("utf-8", "replace").strip()
+        return BenchmarkError(f"the client gave up: {text[-2_000:] or 'it took too long'}")
+
+
+@contextmanager
+def asking(job: Job) -> Iterator[Client]:
+    """Start a client; it is ended at the end of the block."""
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.client"],
         env=environment(),
@@ -29,44 +64,73 @@ def ask(job: Job, server_pid: int, postgres_pid: int | None) -> tuple[Report, Fi
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-    ) as client:
+    ) as process:
         try:
-            assert client.stdin is not None
-            assert client.stdout is not None
-            assert client.stderr is not None
-            client.stdin.write(msgspec.json.encode(job))
-            client.stdin.close()
-            _expect(client.stdout, client.stderr, b"measuring\n")
-            before_s = [cpu_s(pid) for pid in pids]
-            _expect(client.stdout, client.stderr, b"measured\n")
-            after_s = [cpu_s(pid) for pid in pids]
-            line = client.stdout.readline()
-            if not line:
-                raise _failure(client.stderr)
+            assert process.stdin is not None
+            process.stdin.write(msgspec.json.encode(job))
+            process.stdin.close()
+            yield Client(process)
         finally:
-            client.kill()  # it has ended, unless this was interrupted
-    report = msgspec.json.decode(line, type=Report)
-    used_ms = [
-        1000 * (after - before) / report.count
-        for before, after in zip(before_s, after_s, strict=True)
-    ]
+            process.kill()  # it has ended, unless this was interrupted
+
+
+def ask(job: Job, server_pids: Sequence[int], postgres_pid: int | None) -> tuple[Report, Figures]:
+    """Run the client once.
+
+    Raises:
+        BenchmarkError: an answer was not what it should be.
+    """
+    before_mb = max(map(memory_mb, server_pids))
+    with asking(job) as client:
+        client.expect("measuring")
+        with MemoryWatch(server_pids) as watch:
+            servers_s, postgres_s = _used_s(server_pids, postgres_pid)
+            client.expect("measured")
+            servers_after_s, postgres_after_s = _used_s(server_pids, postgres_pid)
+        report = client.report()
+    answers = report.count + report.refused
     figures = Figures(
         per_s=report.count / report.seconds,
         average_ms=report.average_ms,
         p50_ms=report.p50_ms,
         p99_ms=report.p99_ms,
-        server_cpu_ms=used_ms[0],
-        database_cpu_ms=None if postgres_pid is None else used_ms[1],
-        client_cpu_ms=1000 * report.cpu_s / report.count,
+        max_ms=report.max_ms,
+        server_cpu_ms=1000 * (servers_after_s - servers_s) / report.count,
+        database_cpu_ms=None
+        if postgres_pid is None
+        else 1000 * (postgres_after_s - postgres_s) / report.count,
+        client_cpu_ms=1000 * report.cpu_s / answers,
+        offered_per_s=job.per_s,
+        refused=None if job.per_s is None else report.refused / answers,
+        unsent=None if job.per_s is None else report.unsent / (job.per_s * report.seconds),
+        memory_before_mb=before_mb,
+        memory_peak_mb=watch.peak_mb,
+        memory_after_mb=max(map(memory_mb, server_pids)),
     )
     return report, figures
 
 
-def _expect(output: IO[bytes], errors: IO[bytes], line: bytes) -> None:
-    if output.readline() != line:
-        raise _failure(errors)
+def _used_s(server_pids: Sequence[int], postgres_pid: int | None) -> tuple[float, float]:
+    return sum(map(cpu_s, server_pids)), 0.0 if postgres_pid is None else cpu_s(postgres_pid)
 
 
-def _failure(errors: IO[bytes]) -> BenchmarkError:
-    text = errors.read().decode("utf-8", "replace").strip()
-    return BenchmarkError(f"the client gave up: {text[-2_000:] or 'it took too long'}")
+class MemoryWatch:
+    """Looks at the memory of the largest of some processes now and then, while the block lasts."""
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._pids = pids
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self.peak_mb = max(map(memory_mb, pids))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_MEMORY_EVERY_S):
+            self.peak_mb = max(self.peak_mb, *map(memory_mb, self._pids))

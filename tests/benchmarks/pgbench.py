@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.arithmetic import Figures
-from benchmarks.processor_time import cpu_s
+from benchmarks.processes import cpu_s
 from benchmarks.servers import BenchmarkError, environment
 from picopay_api.database_url import DatabaseUrl
 

@@ -5,113 +5,185 @@ whatever else the machine does in the meantime befalls all of them.
 """
 
 import asyncio
-import itertools
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
 
-from benchmarks import load
+from benchmarks import load, plan
 from benchmarks.arithmetic import Cell, Contender, Figures, Measurement, Workload
 from benchmarks.client import Job
-from benchmarks.ground import Ground, Tell, audit, introduce_accounts
+from benchmarks.ground import Ground, Tell, Tenant, introduce_accounts
 from benchmarks.pgbench import Pgbench
-from benchmarks.servers import Server, serving_noop, serving_picopay
+from benchmarks.plan import Plan
+from benchmarks.processes import allow_many_files
+from benchmarks.servers import Server, cold_start_s, serving_noop, serving_picopay
+from benchmarks.soundness import Tally, check
 
 WARM_UP_S = 0.3
 """How long an HTTP server is asked before it is measured."""
 
+_OVERLOAD_WARM_UP_S = 2.0
+_OVERLOAD_S = 3.0
+"""Until all connections have been accepted and the queues are full; and to see what is then."""
+
 _PGBENCH_WARM_UP_S = 1  # pgbench knows whole seconds only
+_FILES_SPARE = 500  # what a process opens beside connections
+_BESIDE_S = 2.0
+"""How much longer a busy ledger is kept busy than the quiet one beside it is measured."""
+
+_PGBENCH = {Contender.PGBENCH_STATEMENTS: "statements", Contender.PGBENCH_FUNCTION: "function"}
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is measured."""
-
-    rounds: int
-    seconds: int
-    clients: Sequence[int]
-    connections: Sequence[int]
-    accounts: int
-
-
-def cells(plan: Plan) -> Iterator[Cell]:
-    """Return what a round measures, in the order of the odd ones."""
-    for workload in Workload:
-        for clients, connections in itertools.zip_longest(plan.clients, plan.connections):
-            if clients is not None:
-                yield Cell(Contender.PGBENCH_STATEMENTS, workload, clients)
-            if connections is not None:
-                yield Cell(Contender.PICOPAY, workload, connections)
-    # To do nothing is the same for any account; and it is compared at the most connections only.
-    yield Cell(Contender.NOOP, Workload.UNIFORM, max(plan.connections))
+def job(tenant: Tenant, cell: Cell, port: int, seconds: float) -> Job:
+    """Say what a client is to do for a cell, as fast as it can."""
+    return Job(
+        port=port,
+        connections=cell.concurrency,
+        warm_up_s=WARM_UP_S,
+        seconds=seconds,
+        api_key=tenant.api_key,
+        accounts_file=str(tenant.accounts_file),
+        hot=cell.workload is Workload.HOT,
+        run=secrets.token_hex(8),
+    )
 
 
 class Round:
-    """One round; `acknowledged` counts the payments that PicoPay has answered 201."""
+    """One round: `servers` are those of PicoPay by the number of their processes."""
 
-    def __init__(self, plan: Plan, pgbench: Pgbench, ground: Ground, work: Path) -> None:
-        self._plan = plan
-        self._pgbench = pgbench
+    def __init__(
+        self,
+        number: int,
+        ground: Ground,
+        pgbench: Pgbench,
+        servers: Mapping[int, Server],
+        noop: Server,
+        seconds: int,
+    ) -> None:
+        self._number = number
         self._ground = ground
-        self._accounts_file = work / "accounts"
-        self._accounts_file.write_text("\n".join(ground.accounts), encoding="ascii")
-        self.acknowledged = 0
+        self._pgbench = pgbench
+        self._servers = servers
+        self._noop = noop
+        self._seconds = seconds
+        self.tally = Tally()
 
-    def measure(self, cell: Cell, picopay: Server, noop: Server) -> tuple[int, Figures]:
-        """Measure a cell; return how many payments (requests) that took, and what it came to."""
-        if cell.contender is Contender.PGBENCH_STATEMENTS:
-            return self._pgbench.run(
-                cell.workload.value, "statements", cell.concurrency, self._plan.seconds
-            )
+    def warm_up(self, clients: int) -> None:
+        """Fill the caches of the database and of the servers."""
+        for server in self._servers.values():
+            introduce_accounts(server, self._ground.busy)
+        self._pgbench.run("uniform", "statements", clients, _PGBENCH_WARM_UP_S)
+
+    def measure(self, cell: Cell, peak_per_s: float = 0) -> Measurement:
+        """Measure a cell."""
+        with ExitStack() as stack:
+            if cell.commit_delay_ms:
+                stack.enter_context(self._ground.slow_commits(cell.commit_delay_ms))
+            count, figures = self._measure(cell, peak_per_s)
+        return Measurement(round=self._number, cell=cell, count=count, figures=figures)
+
+    def _measure(self, cell: Cell, peak_per_s: float) -> tuple[int, Figures]:
+        if cell.contender in _PGBENCH:
+            payment = _PGBENCH[cell.contender]
+            return self._pgbench.run(cell.workload.value, payment, cell.concurrency, self._seconds)
         if cell.contender is Contender.NOOP:
-            report, figures = load.ask(self._job(cell, noop), noop.pid, None)
-        else:
-            postgres = self._ground.postgres.pid
-            report, figures = load.ask(self._job(cell, picopay), picopay.pid, postgres)
-            self.acknowledged += sum(report.statuses.values())
+            asked = job(self._ground.busy, cell, self._noop.port, self._seconds)
+            report, figures = load.ask(asked, self._noop.pids, None)
+            return report.count, figures
+        if cell.beside:
+            return self._measure_beside(cell)
+        server = self._servers[cell.workers]
+        tenant = self._ground.quiet if plan.is_quiet(cell) else self._ground.busy
+        asked = job(tenant, cell, server.port, self._seconds)
+        if cell.offered:
+            asked = msgspec.structs.replace(asked, per_s=cell.offered * peak_per_s)
+        if cell.offered > 1:
+            asked = msgspec.structs.replace(
+                asked,
+                refusals_expected=True,
+                warm_up_s=_OVERLOAD_WARM_UP_S,
+                seconds=max(_OVERLOAD_S, asked.seconds),
+            )
+        report, figures = load.ask(asked, server.pids, self._ground.postgres.pid)
+        self.tally.add(report)
         return report.count, figures
 
-    def warm_up(self, picopay: Server) -> None:
-        """Fill the caches of the database and of the server."""
-        introduce_accounts(picopay, self._ground)
-        self._pgbench.run("uniform", "statements", min(self._plan.clients), _PGBENCH_WARM_UP_S)
-
-    def _job(self, cell: Cell, server: Server) -> Job:
-        return Job(
-            port=server.port,
-            connections=cell.concurrency,
-            warm_up_s=WARM_UP_S,
-            seconds=self._plan.seconds,
-            api_key=self._ground.api_key,
-            accounts_file=str(self._accounts_file),
-            hot=cell.workload is Workload.HOT,
-            run=secrets.token_hex(8),
+    def _measure_beside(self, cell: Cell) -> tuple[int, Figures]:
+        """Measure the quiet ledger while the other one is asked as fast as can be."""
+        server = self._servers[cell.workers]
+        others = msgspec.structs.replace(cell, concurrency=cell.beside)
+        asked = job(self._ground.busy, others, server.port, self._seconds + _BESIDE_S)
+        with load.asking(asked) as busy:
+            busy.expect("measuring")
+            asked = job(self._ground.quiet, cell, server.port, self._seconds)
+            report, figures = load.ask(asked, server.pids, self._ground.postgres.pid)
+            busy.expect("measured")
+            beside = busy.report()
+        self.tally.add(report)
+        self.tally.add(beside)
+        beside_per_s = beside.count / beside.seconds
+        # What the processes have used was for the payments of both.
+        return report.count, msgspec.structs.replace(
+            figures, beside_per_s=beside_per_s, server_cpu_ms=None, database_cpu_ms=None
         )
 
 
 def run(
-    plan: Plan, ground: Ground, work: Path, tell: Tell, note: Callable[[Measurement], None]
+    planned: Plan, ground: Ground, work: Path, tell: Tell, note: Callable[[Measurement], None]
 ) -> None:
     """Run all rounds; `note` is told each measurement as it is made.
 
     Raises:
-        BenchmarkError: an answer was not 201, a payment of pgbench failed, or the ledger is not sound.
+        BenchmarkError: an answer was not as expected, a payment of pgbench failed, or the ledger is not
+            sound.
     """
     log = work / "servers.log"
     with serving_noop(log) as noop:
-        for number in range(1, plan.rounds + 1):
-            with ground.database() as database:
+        for number in range(1, planned.rounds + 1):
+            with ground.database() as database, ExitStack() as stack:
                 pgbench = Pgbench(
-                    ground.programs, database, ground.postgres.pid, plan.accounts, work
+                    ground.programs, database, ground.postgres.pid, planned.accounts, work
                 )
-                one = Round(plan, pgbench, ground, work)
-                with serving_picopay(database, log) as picopay:
-                    tell(f"round {number} of {plan.rounds}: warming up")
-                    one.warm_up(picopay)
-                    order = list(cells(plan))
-                    for cell in order if number % 2 else reversed(order):
-                        count, figures = one.measure(cell, picopay, noop)
-                        note(Measurement(round=number, cell=cell, count=count, figures=figures))
-                tell(f"round {number} of {plan.rounds}: auditing {one.acknowledged:,} payments")
-                asyncio.run(audit(database, one.acknowledged))
+                servers = {
+                    workers: stack.enter_context(serving_picopay(database, log, workers))
+                    for workers in (1, 2)
+                }
+                one = Round(number, ground, pgbench, servers, noop, planned.seconds)
+                tell(f"round {number} of {planned.rounds}: warming up")
+                one.warm_up(min(planned.clients))
+                _go_round(one, planned, backwards=number % 2 == 0, note=note)
+                stack.close()  # the servers end before their payments are counted
+                tell(
+                    f"round {number} of {planned.rounds}: auditing {one.tally.acknowledged:,} payments"
+                )
+                asyncio.run(check(database, one.tally))
+
+
+def _go_round(
+    one: Round, planned: Plan, *, backwards: bool, note: Callable[[Measurement], None]
+) -> None:
+    order = list(plan.closed_loop(planned))
+    peak_per_s = 0.0
+    for cell in reversed(order) if backwards else order:
+        measurement = one.measure(cell)
+        note(measurement)
+        if _can_be_peak(cell):
+            peak_per_s = max(peak_per_s, measurement.figures.per_s)
+    for cell in plan.open_loop(allow_many_files() - _FILES_SPARE):
+        note(one.measure(cell, peak_per_s))
+
+
+def _can_be_peak(cell: Cell) -> bool:
+    """Tell whether a cell is what open loops are parts of: on the hot account, like them."""
+    return cell == Cell(Contender.PICOPAY, Workload.HOT, cell.concurrency)
+
+
+def cold_starts(times: int, ground: Ground, work: Path, tell: Tell) -> list[float]:
+    """Start a server several times on a fresh database; return the seconds each took to be ready."""
+    with ground.database() as database:
+        taken_s = [cold_start_s(database, work / "servers.log") for _ in range(times)]
+    tell(f"cold start: {', '.join(f'{one:.2f}' for one in taken_s)} s")
+    return taken_s

@@ -5,11 +5,13 @@ on already, with authentication, limits, metrics and logs. What it logs goes to 
 """
 
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -22,7 +24,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 _READY_TIMEOUT_S = 60
 _STOP_TIMEOUT_S = 35  # longer than the grace that `picopay serve` gives itself
-_POLL_S = 0.05
+_POLL_S = 0.01
 
 
 class BenchmarkError(Exception):
@@ -30,11 +32,25 @@ class BenchmarkError(Exception):
 
 
 class Server(msgspec.Struct, frozen=True):
-    """A running server: where it listens, and the head of its processes."""
+    """A running server: where it listens, and its processes."""
 
     url: str
     port: int
-    pid: int
+    pids: tuple[int, ...]
+
+    @contextmanager
+    def one_at_a_time(self) -> Iterator[Iterator[int]]:
+        """Let one process after the other take all connections: the others stand still meanwhile."""
+        try:
+            yield map(self._only, self.pids)
+        finally:
+            for pid in self.pids:
+                os.kill(pid, signal.SIGCONT)
+
+    def _only(self, pid: int) -> int:
+        for one in self.pids:
+            os.kill(one, signal.SIGCONT if one == pid else signal.SIGSTOP)
+        return pid
 
 
 def environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -47,47 +63,66 @@ def environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 @contextmanager
-def serving_picopay(database: DatabaseUrl, log: Path) -> Iterator[Server]:
-    """Run one PicoPay server until the end of the block; it has answered /readyz before."""
+def serving_picopay(database: DatabaseUrl, log: Path, workers: int = 1) -> Iterator[Server]:
+    """Run a PicoPay server until the end of the block; each process has answered /readyz before."""
     variables = {
         "DATABASE_URL": database.text,
         # The limiter counts as always; the one key of the benchmark must not meet its limit.
         "PICOPAY_RATE_LIMIT_REQUESTS": "1000000000",
     }
     command = ("picopay_api", "serve", "--workers", "1", "--until-stdin-ends", "--socket")
-    with _serving(command, "/readyz", variables, log) as server:
-        yield server
+    with tempfile.TemporaryDirectory(prefix="metrics-", dir=log.parent) as metrics:
+        if workers > 1:
+            variables["PROMETHEUS_MULTIPROC_DIR"] = metrics
+        with _serving(command, "/readyz", variables, log, workers) as server:
+            yield server
 
 
 @contextmanager
 def serving_noop(log: Path) -> Iterator[Server]:
     """Run the server that does nothing until the end of the block."""
-    with _serving(("benchmarks.noop",), "/", {}, log) as server:
+    with _serving(("benchmarks.noop",), "/", {}, log, 1) as server:
         yield server
 
 
 @contextmanager
 def _serving(
-    command: tuple[str, ...], probe: str, variables: Mapping[str, str], log: Path
+    command: tuple[str, ...], probe: str, variables: Mapping[str, str], log: Path, workers: int
 ) -> Iterator[Server]:
-    listener = listen("127.0.0.1", 0)
+    with ExitStack() as stack:
+        listener = listen("127.0.0.1", 0)
+        try:
+            processes = [
+                stack.enter_context(_process(command, variables, log, listener.fileno()))
+                for _ in range(workers)
+            ]
+            url, port = url_of(listener), listener.getsockname()[1]
+        finally:
+            listener.close()
+        server = Server(url, port, tuple(process.pid for process in processes))
+        with server.one_at_a_time() as turns:
+            for _, process in zip(turns, processes, strict=True):
+                wait_until_ready(process, url + probe, log)
+        yield server
+
+
+@contextmanager
+def _process(
+    command: tuple[str, ...], variables: Mapping[str, str], log: Path, descriptor: int
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a process that serves on a listening socket; it drains at the end of the block."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command, str(descriptor)],
+            env=environment(variables),
+            stdin=subprocess.PIPE,  # when it ends, the server does
+            stdout=output,
+            stderr=output,
+            pass_fds=(descriptor,),
+            start_new_session=True,  # Ctrl-C is for the benchmark, which then stops everything
+        )
     try:
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *command, str(listener.fileno())],
-                env=environment(variables),
-                stdin=subprocess.PIPE,  # when it ends, the server does
-                stdout=output,
-                stderr=output,
-                pass_fds=(listener.fileno(),),
-                start_new_session=True,  # Ctrl-C is for the benchmark, which then stops everything
-            )
-        url, port = url_of(listener), listener.getsockname()[1]
-    finally:
-        listener.close()
-    try:
-        _wait_until_ready(process, url + probe, log)
-        yield Server(url, port, process.pid)
+        yield process
     finally:
         assert process.stdin is not None
         process.stdin.close()
@@ -98,7 +133,19 @@ def _serving(
             process.wait()
 
 
-def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+def cold_start_s(database: DatabaseUrl, log: Path) -> float:
+    """Start `picopay serve`; return the seconds from then until it has answered that it is ready."""
+    began_s = time.monotonic()
+    with serving_picopay(database, log):
+        return time.monotonic() - began_s
+
+
+def wait_until_ready(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+    """Wait until a process answers.
+
+    Raises:
+        BenchmarkError: it does not.
+    """
     deadline_s = time.monotonic() + _READY_TIMEOUT_S
     reason = "it has not answered"
     with httpx.Client(trust_env=False, timeout=5) as client:

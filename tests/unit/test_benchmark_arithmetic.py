@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import arithmetic, rounds
+from benchmarks import arithmetic, plan
 from benchmarks.arithmetic import Cell, Contender, Figures, Measurement, Workload
 from benchmarks.client import Job, Requests, parse_answer
 from benchmarks.command import read_options
 from benchmarks.pgbench import Said, parse
+from benchmarks.schedule import Schedule
 from benchmarks.servers import BenchmarkError
+from benchmarks.tables import markdown, table
 
 PGBENCH_4 = Cell(Contender.PGBENCH_STATEMENTS, Workload.UNIFORM, 4)
 PGBENCH_16 = Cell(Contender.PGBENCH_STATEMENTS, Workload.UNIFORM, 16)
@@ -88,27 +90,39 @@ def test_figures_are_divided_within_their_round() -> None:
         measured(3, PICOPAY_16, 440),
         measured(3, PGBENCH_4, 110),
     ]
-    found = arithmetic.ratio("name", values, PICOPAY_16, PGBENCH_4)
-    assert (found.median, found.lowest, found.highest) == (3, 3, 4)
+    found = arithmetic.quotient(values, PICOPAY_16, PGBENCH_4)
+    assert found == arithmetic.Spread(median=3, lowest=3, highest=4)
 
 
-def test_the_best_pgbench_is_compared_with_picopay_at_its_most_connections() -> None:
+def test_a_quotient_of_two_quantities_leaves_out_what_was_not_measured() -> None:
     values = [
-        measured(1, PGBENCH_4, 100),
-        measured(1, PGBENCH_16, 200),
-        measured(1, PGBENCH_HOT, 50),
-        measured(1, PICOPAY_16, 900, server_cpu_ms=1, database_cpu_ms=1),
-        measured(1, PICOPAY_256, 800, server_cpu_ms=0.5, database_cpu_ms=0.1),
-        measured(1, PICOPAY_HOT, 1000),
-        measured(1, NOOP, 1600, server_cpu_ms=0.3),
+        measured(1, PICOPAY_16, 10, p99_ms=3),
+        measured(1, PGBENCH_4, 100),  # 10 ms on average
+        measured(2, PICOPAY_16, 10),
+        measured(2, PGBENCH_4, 100),
+        measured(3, PGBENCH_4, 100),
     ]
-    found = [ratio.median for ratio in arithmetic.ratios(values)]
-    assert found == pytest.approx([4, 20, 1.25, 0.5, 2])
+    p99, average = arithmetic.p99_ms, arithmetic.average_ms
+    found = arithmetic.quotient(values, PICOPAY_16, PGBENCH_4, p99, average)
+    assert found == pytest.approx(arithmetic.Spread(0.3, 0.3, 0.3))
+    assert arithmetic.quotient(values, NOOP, PGBENCH_4) is None
+
+
+def test_the_best_cell_is_one_in_which_nothing_else_is_different() -> None:
+    slow = Cell(Contender.PGBENCH_STATEMENTS, Workload.UNIFORM, 64, commit_delay_ms=2)
+    offered = Cell(Contender.PICOPAY, Workload.UNIFORM, 64, offered=0.5)
+    rates = {PGBENCH_4: 10, PGBENCH_16: 20, PGBENCH_HOT: 40, slow: 5, offered: 99, PICOPAY_16: 1}
+    figures = arithmetic.medians([measured(1, cell, rate) for cell, rate in rates.items()])
+    best = arithmetic.best_cell
+    assert best(figures, Contender.PGBENCH_STATEMENTS, Workload.UNIFORM) == PGBENCH_16
+    assert best(figures, Contender.PICOPAY, Workload.UNIFORM) == PICOPAY_16
+    assert best(figures, Contender.PICOPAY, Workload.UNIFORM, workers=2) is None
+    assert best(figures, Contender.PGBENCH_STATEMENTS, Workload.UNIFORM, commit_delay_ms=2) == slow
 
 
 def test_a_table_has_texts_to_the_left_and_numbers_to_the_right() -> None:
     rows = [("pgbench", 4, 1234.5, None), ("no-op", 256, 0.0421, 7.125)]
-    assert arithmetic.table(("", "at once", "per s", "ms"), rows).splitlines() == [
+    assert table(("", "at once", "per s", "ms"), rows).splitlines() == [
         "         at once  per s    ms",
         "pgbench        4  1,234     -",
         "no-op        256  0.042  7.12",
@@ -116,17 +130,57 @@ def test_a_table_has_texts_to_the_left_and_numbers_to_the_right() -> None:
 
 
 def test_a_table_without_rows_is_its_head() -> None:
-    assert arithmetic.table(("a", "b"), []) == "a  b"
+    assert table(("a", "b"), []) == "a  b"
+
+
+def test_a_table_of_a_page_has_numbers_to_the_right() -> None:
+    assert markdown(("a", "b"), [("x", 1.0), ("y", None)]).splitlines() == [
+        "| a | b |",
+        "| --- | ---: |",
+        "| x | 1.00 |",
+        "| y | - |",
+    ]
 
 
 def test_a_round_measures_each_cell_once() -> None:
-    plan = rounds.Plan(rounds=1, seconds=1, clients=(4,), connections=(16, 256), accounts=2)
-    found = list(rounds.cells(plan))
+    planned = plan.Plan(
+        rounds=1, seconds=1, clients=(4, 16), connections=(1,), paired_connections=(), accounts=2
+    )
+    found = [*plan.closed_loop(planned), *plan.open_loop(2_000)]
     assert len(set(found)) == len(found)
-    assert set(found) == {
-        *(PGBENCH_4, PGBENCH_HOT, PICOPAY_16, PICOPAY_256, PICOPAY_HOT, NOOP),
-        Cell(Contender.PICOPAY, Workload.HOT, 16),
-    }
+    picopay = [cell for cell in found if cell.contender is Contender.PICOPAY]
+    assert {PGBENCH_4, PGBENCH_16, PGBENCH_HOT, PICOPAY_256, PICOPAY_HOT, NOOP} <= set(found)
+    assert {cell.workload for cell in picopay if cell.workers == 2} == set(Workload)
+    assert found[-1] == Cell(Contender.PICOPAY, Workload.HOT, 2_000, offered=3)
+
+
+def test_a_closed_loop_always_has_a_request_due_at_once() -> None:
+    schedule = Schedule(10, None)
+    assert schedule.is_due(11)
+    assert schedule.take(11.5) == schedule.next_s(11.5) == 11.5
+    assert schedule.waiting_s(12) == []
+
+
+@given(
+    per_s=st.floats(0.5, 50_000),
+    looks_s=st.lists(st.floats(0, 0.01), min_size=1, max_size=50),
+    connections=st.integers(1, 20),
+)
+def test_an_open_loop_omits_nothing(per_s: float, looks_s: list[float], connections: int) -> None:
+    # Whoever looks late, and with few connections, finds every request that was due, in order and
+    # with the time that it was due at; what no connection was free for is still waiting.
+    began_s = now_s = 100.0
+    schedule = Schedule(began_s, per_s)
+    taken = []
+    for look_s in looks_s:
+        now_s += look_s
+        for _ in range(connections):
+            taken += [schedule.take(now_s)] if schedule.is_due(now_s) else []
+        assert schedule.is_due(now_s) or schedule.next_s(now_s) > now_s
+    waiting = [now_s - waited_s for waited_s in schedule.waiting_s(now_s)]
+    all_due = [*taken, *waiting]
+    assert all_due == pytest.approx([began_s + n / per_s for n in range(len(all_due))])
+    assert abs(len(all_due) - (now_s - began_s) * per_s) <= 1 + 1e-6
 
 
 def test_an_answer_is_complete_with_its_last_byte() -> None:
@@ -187,18 +241,23 @@ def test_a_pgbench_that_says_less_is_refused() -> None:
 
 
 def test_options_change_one_thing_each() -> None:
-    quick, nowhere = read_options([])
-    full, somewhere = read_options(["--full", "--output", "some.json"])
-    assert (quick.rounds, quick.seconds, nowhere) == (3, 2, None)
-    assert (full.rounds, full.seconds, somewhere) == (5, 8, Path("some.json"))
-    changed, _ = read_options(["--full", "--rounds", "7", "--connections", "64,1,64"])
-    assert (changed.rounds, changed.seconds, changed.connections) == (7, 8, (1, 64))
+    quick, full = read_options([]), read_options(["--full", "--output", "some.json"])
+    assert (quick.plan.rounds, quick.plan.seconds, quick.output) == (2, 1, None)
+    assert (full.plan.rounds, full.plan.seconds, full.output) == (5, 4, Path("some.json"))
+    assert full.plan.connections == (1, 16, 64, 256, 1_024)
+    changed = read_options(["--full", "--rounds", "7", "--connections", "64,1,64"]).plan
+    assert (changed.rounds, changed.seconds, changed.connections) == (7, 4, (1, 64))
+    assert (quick.growth, quick.soak_minutes, quick.cold_start) == ((), None, False)
+    assert read_options(["--growth", "5000000,50000000"]).growth == (5_000_000, 50_000_000)
 
 
 @pytest.mark.parametrize(
     "options",
     [
         ["--quick", "--full"],
+        ["--soak", "0"],
+        ["--growth", "5e6"],
+        ["--cold-start", "--soak", "1"],
         ["--rounds", "0"],
         ["--seconds", "0.5"],
         ["--connections", "16,,64"],

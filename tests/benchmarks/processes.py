@@ -1,11 +1,14 @@
-"""The processor time that a process and all below it have used.
+"""The processor time that a process and all below it have used, and the memory that a process takes.
 
 Used by what measures (`load.py`, `pgbench.py`), before and after: the difference is what the work cost.
 """
 
+import resource
+
 import psutil
 
 _TRIES_MAX = 10
+_MB = 1_000_000
 
 
 def cpu_s(pid: int) -> float:
@@ -23,6 +26,20 @@ def cpu_s(pid: int) -> float:
         if head.children(recursive=True) == family:
             break
     return total
+
+
+def memory_mb(pid: int) -> float:
+    """Return the memory that a process itself has resident, in millions of bytes."""
+    return float(psutil.Process(pid).memory_info().rss) / _MB
+
+
+def allow_many_files() -> int:
+    """Let this process and those it starts open as many files as the system lets them; say how many."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most == resource.RLIM_INFINITY:
+        most = 1 << 16
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most
 
 
 def _used_s(process: psutil.Process) -> float:
