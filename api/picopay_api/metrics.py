@@ -121,7 +121,7 @@ POOL_CONNECTIONS = Gauge(
 )
 RATE_LIMITED = Counter(
     "picopay_rate_limited",
-    "Requests refused with 429 because their API key had used up its window.",
+    "Requests refused with 429: their API key had used up its window, or too many others were invalid.",
     registry=REGISTRY,
 )
 AUTHENTICATION_FAILURES = Counter(

@@ -1,11 +1,14 @@
 """Who may ask for what: every operation without a key, with each scope, and from another ledger."""
 
+import hashlib
 from collections.abc import AsyncIterator
+from time import monotonic
 from typing import Any
 
 import pytest
 
 from picopay_api.database_url import DatabaseUrl
+from picopay_api.engine.allowance import Allowance
 from picopay_api.http.operations import Operation
 from picopay_api.http.resources import OPERATIONS
 from support.api import Api, as_key, served
@@ -131,3 +134,35 @@ async def test_requests_beyond_the_rate_are_refused_and_told_when_to_come_back(
     ]
     assert int(answers[-1].headers["Retry-After"]) > 0
     assert answers[-1].json()["code"] == "rate_limited"
+
+
+async def test_guesses_are_limited_and_the_keys_of_others_are_not(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert api.app is not None
+    known = await api.secret("audit:read")
+    unseen = await api.secret("audit:read")
+    assert (await api.client.get("/v1/audit", headers=as_key(known))).status_code == 200
+    keys = api.app.state.engine.keys
+    monkeypatch.setattr(keys, "_strangers", Allowance(5, 2.0, monotonic()))
+    statuses = [
+        (await api.client.get("/v1/audit", headers=as_key(f"ppk_guess_{n}"))).status_code
+        for n in range(40)
+    ]
+    assert statuses[:5] == [401] * 5
+    assert set(statuses[5:]) <= {401, 429}
+    assert statuses.count(429) > 20
+    refused = await api.client.get("/v1/audit", headers=as_key(f"{unseen}x"))
+    assert refused.status_code in {401, 429}
+    keys._remembered[hashlib.sha256(known.encode()).digest()].until_s = 0.0  # it was long ago
+    assert (await api.client.get("/v1/audit", headers=as_key(known))).status_code == 200
+
+    async def admitted() -> bool:
+        answer = await api.client.get("/v1/audit", headers=as_key(unseen))
+        assert answer.status_code in {200, 429}
+        if answer.status_code == 429:
+            assert answer.headers["Retry-After"] == "1"
+            assert answer.json()["code"] == "rate_limited"
+        return answer.status_code == 200
+
+    await eventually(admitted)

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import msgspec
 
+from picopay_api.engine.allowance import Allowance
 from picopay_api.engine.ids import LARGEST_ID, new_id
 from picopay_api.engine.paging import Candidate, Page, list_name, scan_page
 from picopay_api.engine.views import ApiKey, NewApiKey
@@ -23,6 +24,7 @@ from picopay_api.errors import (
     ApiKeyNotFound,
     FieldFault,
     InvalidRequest,
+    RateLimited,
 )
 from picopay_api.store import keys as statements
 from picopay_api.store.database import Connection, Database
@@ -54,6 +56,8 @@ SECRET_PREFIX = "ppk_"  # noqa: S105  # a prefix, by which leaked secrets are re
 
 _REMEMBERED_S = 2.0  # within which a revocation is seen
 _REMEMBERED_MAX = 10_000
+_STRANGERS_AT_ONCE = 100  # API keys that nobody has, which are looked up for nothing
+_STRANGERS_PER_S = 10.0
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -98,24 +102,34 @@ class Keys:
         self._database = database
         self._remembered: dict[bytes, _Remembered] = {}
         self._asking: dict[bytes, asyncio.Task[_Remembered]] = {}
+        self._strangers = Allowance(_STRANGERS_AT_ONCE, _STRANGERS_PER_S, monotonic())
 
     async def authenticate(self, secret: str) -> Principal:
         """Find out who asks; from memory, at most two seconds old.
 
         Raises:
             ApiKeyInvalid: unknown, expired or revoked; which of them is not told.
+            RateLimited: not seen before, and too many of those were nobody's of late.
             DatabaseUnavailable: it is not remembered and cannot be asked for.
         """
         hashed = _hash(secret)
         known = self._remembered.get(hashed)
         if known is None or known.until_s < monotonic():
-            known = await self._ask(hashed)
+            known = await self._ask(hashed, seen=known is not None and known.principal is not None)
         if known.principal is None or known.principal.has_expired():
             raise ApiKeyInvalid("the API key is unknown, expired or revoked")
         return known.principal
 
-    async def _ask(self, hashed: bytes) -> _Remembered:
-        """Ask the database, once for all requests that wait for the same key."""
+    async def _ask(self, hashed: bytes, *, seen: bool) -> _Remembered:
+        """Ask the database, once for all requests that wait for the same key.
+
+        Guesses must not keep the database busy: when too many were wrong, keys that were right before
+        (`seen`) are looked up, and no others.
+        """
+        if not seen and not self._strangers.is_left(monotonic()):
+            raise RateLimited(
+                "too many requests came with API keys that are invalid", retry_after_s=1
+            )
         task = self._asking.get(hashed)
         if task is None:
             task = self._asking[hashed] = asyncio.create_task(self._look_up(hashed))
@@ -125,7 +139,9 @@ class Keys:
     async def _look_up(self, hashed: bytes) -> _Remembered:
         row = await self._database.row(statements.BY_HASH, hashed)
         known = _Remembered(None, monotonic() + _REMEMBERED_S)
-        if row is not None:
+        if row is None:
+            self._strangers.take()
+        else:
             known.principal = Principal(
                 row["ledger_id"], row["id"], _expanded(row["scopes"]), row["expires_at"]
             )

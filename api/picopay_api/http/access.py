@@ -27,12 +27,16 @@ async def authenticate(keys: Keys, headers: Headers) -> Principal:
     Raises:
         AuthenticationRequired: there is no key.
         ApiKeyInvalid: the key is unknown, expired or revoked, or there are two different ones.
+        RateLimited: too many requests came with keys that are nobody's.
     """
     try:
         return await keys.authenticate(_secret(headers))
     except (AuthenticationRequired, ApiKeyInvalid) as error:
         AUTHENTICATION_FAILURES.inc()
         _log.info(Event.AUTHENTICATION_FAILED, code=error.code)
+        raise
+    except RateLimited:
+        RATE_LIMITED.inc()
         raise
 
 
