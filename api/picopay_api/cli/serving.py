@@ -5,6 +5,7 @@ down, so that a port chosen is a port held and a child that starts again never f
 """
 
 import asyncio
+import gc
 import math
 import socket
 import tempfile
@@ -30,6 +31,7 @@ _KEEP_ALIVE_S = (
     75  # longer than the 60 s of the usual load balancers, which must be first to hang up
 )
 _BACKLOG = 2_048
+_OBJECTS_BETWEEN_LOOKS = 20_000
 _SUPERVISION_S = 5.0  # on top of a child's own grace, to end by itself
 
 
@@ -112,10 +114,22 @@ def serve_one(
         shares_listener=shares_listener,
     )
     survive_repeated_signals()
+    _spare_the_collector()
     try:
         server.run([listener])
     except SystemExit as ending:
         raise CommandFailed("the server could not start; the log says why") from ending
+
+
+def _spare_the_collector() -> None:
+    """Keep Python's collector of cycles away from what it can never free.
+
+    What is here now lives as long as the process, and the requests on their way at any time are more
+    objects than the collector lets pass between two looks by default: it would look at each several times.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_OBJECTS_BETWEEN_LOOKS, 20, 20)
 
 
 async def serve_many(
