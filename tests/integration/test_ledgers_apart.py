@@ -18,7 +18,6 @@ import httpx
 import pytest
 
 from picopay_api.database_url import DatabaseUrl
-from picopay_api.engine.ids import new_id
 from picopay_api.store import (
     accounts,
     audit,
@@ -63,7 +62,7 @@ SELECT count(*), md5(string_agg(t::text, '|' ORDER BY t::text))
 
 async def make_twin(url: DatabaseUrl, ledger: UUID) -> UUID:
     """Copy a ledger, and poison the copy."""
-    twin = new_id()
+    twin = UUID(int=7)  # first in every index: who takes one row too many takes it first
 
     async def work(owner: "asyncpg.Connection[Any]") -> None:
         await owner.execute(
