@@ -70,7 +70,7 @@ class Load:
             if self._ended.is_set():
                 return
             source, destination = number % len(ACCOUNTS), (number + 1 + turn % 3) % len(ACCOUNTS)
-            await self._until_told(
+            await self.until_told(
                 f"load-{number}-{turn}", ACCOUNTS[source], ACCOUNTS[destination], 1 + turn % 97
             )
             await asyncio.sleep(_REST_S)
@@ -79,7 +79,8 @@ class Load:
         """Ask for no new payment."""
         self._ended.set()
 
-    async def _until_told(self, key: str, source: str, destination: str, amount: int) -> None:
+    async def until_told(self, key: str, source: str, destination: str, amount: int) -> None:
+        """Pay once; ask again with the same key until told."""
         async with asyncio.timeout(PROMPT_S):
             while True:
                 self.asked[key] = self.asked.get(key, 0) + 1
