@@ -112,6 +112,13 @@ SLOW_CONNECTIONS = Counter(
     ["at"],
     registry=REGISTRY,
 )
+UNREADABLE_REQUESTS = Counter(
+    "picopay_http_unreadable_requests",
+    "Requests that ended their connection, by what was wrong: the syntax, a head beyond its bounds, or too"
+    " many waiting for their turn.",
+    ["fault"],
+    registry=REGISTRY,
+)
 POOL_CONNECTIONS = Gauge(
     "picopay_pool_connections",
     "Sessions with the database, by pool (what they are for) and state: used or idle.",
