@@ -59,15 +59,16 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What was answered: `statuses` from beginning to end, the rest while it was measured.
 
-    `uncertain` counts refusals (from beginning to end) that leave open whether the payment was made,
-    `unsent` what was due and found no connection. Latencies are those of payments made, and of what was
-    not sent, so far.
+    From beginning to end, too: `uncertain` counts refusals that leave open whether the payment was made,
+    `sent` all requests, `unsent` what was due and found no connection. Latencies are those of payments made,
+    and of what was not sent, so far.
     """
 
     statuses: dict[int, int]
     uncertain: int
     count: int
     refused: int
+    sent: int
     unsent: int
     seconds: float
     average_ms: float
@@ -287,6 +288,7 @@ class Load:
             uncertain=self._uncertain,
             count=self._made,
             refused=self._refused,
+            sent=self._statuses.total(),
             unsent=len(waiting_s),
             seconds=self._to_s - self._from_s,
             average_ms=sum(latencies_ms) / len(latencies_ms),

@@ -40,7 +40,7 @@ class Size(NamedTuple):
 
 _QUICK = Size(rounds=2, seconds=1, connections=(16, 256), paired_connections=(256,))
 _ALL = (1, 16, 64, 256, 1_024)
-_FULL = Size(rounds=5, seconds=4, connections=_ALL, paired_connections=_ALL)
+_FULL = Size(rounds=5, seconds=3, connections=_ALL, paired_connections=_ALL)
 
 
 class Options(NamedTuple):
@@ -68,7 +68,7 @@ def read_options(arguments: Sequence[str]) -> Options:
             _QUICK,
             "two rounds of one second each, about two minutes in all (the default)",
         ),
-        ("--full", _FULL, "five rounds of four seconds each, in half an hour"),
+        ("--full", _FULL, "five rounds of three seconds each, in less than half an hour"),
     ):
         length.add_argument(name, dest="size", action="store_const", const=size, help=text)
     mode = parser.add_mutually_exclusive_group()

@@ -49,6 +49,7 @@ def run(
                 grown = stack.enter_context(ground.database("grown"))
                 tell(f"filling in {history.rows:,} payments")
                 fillings.append(asyncio.run(fill(grown, ground.busy, history, tell)))
+            grown = ground.postgres.owner_url_of("grown")  # the server was started anew
             tell(f"  {fillings[-1].per_s:,.0f} payments/s, {fillings[-1].database_mb:,.0f} MB")
             tally = Tally(history.rows)
             asyncio.run(check(grown, tally))

@@ -102,7 +102,7 @@ def ask(job: Job, server_pids: Sequence[int], postgres_pid: int | None) -> tuple
         client_cpu_ms=1000 * report.cpu_s / answers,
         offered_per_s=job.per_s,
         refused=None if job.per_s is None else report.refused / answers,
-        unsent=None if job.per_s is None else report.unsent / (job.per_s * report.seconds),
+        unsent=None if job.per_s is None else report.unsent / (report.unsent + report.sent),
         memory_before_mb=before_mb,
         memory_peak_mb=watch.peak_mb,
         memory_after_mb=max(map(memory_mb, server_pids)),

@@ -62,12 +62,14 @@ def name_of(cell: Cell) -> str:
 
 
 def _heading(result: Result) -> str:
-    on = result.machine
-    return (
+    on, plan = result.machine, result.plan
+    lines = [
         f"{on.cpus} CPUs, Python {on.python}, PostgreSQL {on.postgresql}, fsync {on.fsync_ms:.2f} ms,"
-        f" load before {on.load_before:g}\n{result.plan.rounds} rounds of {result.plan.seconds} s for each"
-        f" measurement, between {result.plan.accounts:,} accounts; medians"
-    )
+        f" load before {on.load_before:g}, {plan.accounts:,} accounts"
+    ]
+    if result.measurements:
+        lines.append(f"Medians of {plan.rounds} rounds, {plan.seconds} s for each measurement")
+    return "\n".join(lines)
 
 
 def goal_rows(found: Sequence[Verdict]) -> list[tuple[Value, ...]]:
@@ -168,7 +170,10 @@ def page(results: Sequence[Result]) -> str:
         markdown(_GOALS, goal_rows(verdicts(results))),
     ]
     for result in results:
-        parts += [f"## Measured {result.began_at:%d %B %Y, %H:%M} UTC", _heading(result) + "."]
+        parts += [
+            f"## Measured {result.began_at:%d %B %Y, %H:%M} UTC",
+            _heading(result).replace("\n", ". ") + ".",
+        ]
         parts += [markdown(names, rows) for names, rows in _tables(result)]
     return "\n\n".join(parts) + "\n"
 

@@ -16,9 +16,10 @@ RETURN timestamptz '1970-01-01 00:00:00+00' + p_ms * interval '1 millisecond';
 -- The id of a payment: a UUIDv7 that rises within its commit.
 CREATE FUNCTION fill.id(p_payment bigint) RETURNS uuid
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN (lpad(to_hex(fill.ms(p_payment / {commit_rows})), 12, '0')
-        || '7' || lpad(to_hex(p_payment % {commit_rows}), 3, '0')
-        || '8' || lpad(to_hex(hashint8extended(p_payment, 0) & 1152921504606846975), 15, '0'))::uuid;
+RETURN encode(
+    int8send((fill.ms(p_payment / {commit_rows}) << 16) | x'7000'::bigint | (p_payment % {commit_rows}))
+    || int8send((hashint8extended(p_payment, 0) & x'0fffffffffffffff'::bigint) | x'8000000000000000'::bigint),
+    'hex')::uuid;
 
 CREATE FUNCTION fill.turn(p_payment bigint) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
