@@ -39,7 +39,7 @@ class Patience:
         self._quick_deaths = self._quick_deaths + 1 if lived_s < _QUICK_S else 0
         if self._quick_deaths > _QUICK_DEATHS_MAX:
             return None
-        return min(_PAUSE_FIRST_S * 2**self._quick_deaths, _PAUSE_MAX_S)
+        return min(_PAUSE_FIRST_S * 2.0**self._quick_deaths, _PAUSE_MAX_S)
 
 
 def tell_restart(name: str, reason: str, pause_s: float) -> None:
