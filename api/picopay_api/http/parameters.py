@@ -94,7 +94,12 @@ def _ledger(value: str) -> Any:
     return found
 
 
-_STRING = {"type": "string"}
+_STRING = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": _TEXT_MAX,
+    "pattern": r"^[^\x00-\x1f\x7f-\x9f]+$",
+}
 _MOMENT = {"type": "string", "format": "date-time"}
 
 LIMIT = Parameter(
@@ -131,7 +136,10 @@ IDEMPOTENCY_KEY = Parameter(
 METADATA = Parameter(
     name="metadata",
     read=_metadata_value,
-    schema={"type": "object", "additionalProperties": _STRING},
+    schema={
+        "type": "object",
+        "additionalProperties": {"type": "string", "maxLength": _METADATA_VALUE_MAX},
+    },
     description="Those with this pair: `metadata[key]=value`; several must all match.",
 )
 CREATED_AT = tuple(
@@ -169,7 +177,7 @@ FORMAT = Parameter(
 OF_LEDGER = Parameter(
     name="ledger",
     read=_ledger,
-    schema=_STRING,
+    schema={"type": "string", "pattern": "^ldg_[0-9a-f]{32}$"},
     description="Another ledger than the key's own; for administrators.",
 )
 
