@@ -88,10 +88,11 @@ class Settings(Variables, frozen=True, kw_only=True):
         Meta(
             ge=10,
             le=50_000,
-            description="How long a statement may wait for a lock. A payment that gives up here is"
-            " tried again within its deadline.",
+            description="How long a statement may wait for a lock. Payments with an account that"
+            " another session holds for longer are answered 503 `database_unavailable` until it"
+            " lets go; others do not wait for them.",
         ),
-    ] = 5_000
+    ] = 1_000
     api_host: Annotated[
         str,
         Meta(extra={"variable": "API_HOST"}, min_length=1, description="The address to listen on."),

@@ -6,6 +6,7 @@ Whatever happens on the way, a command is decided once and answered once, with w
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -127,12 +128,8 @@ async def test_who_is_in_the_way_for_good_holds_up_nobody_else(database_url: Dat
         assert await desk.posted_minor(free) == 4
 
 
-@pytest.mark.parametrize("bound", ["lock", "statement"])
-async def test_who_has_to_wait_holds_up_nobody_else(database_url: DatabaseUrl, bound: str) -> None:
-    statement_ms, lock_ms = (100, 10_000) if bound == "statement" else (10_000, 400)
-    async with committing(
-        database_url, statement_timeout_ms=statement_ms, lock_timeout_ms=lock_ms
-    ) as desk:
+async def test_who_has_to_wait_holds_up_nobody_else(database_url: DatabaseUrl) -> None:
+    async with committing(database_url, statement_timeout_ms=100, lock_timeout_ms=10_000) as desk:
         book = desk.book
         world, free, slow = [await book.account(floor_minor=None) for _ in range(3)]
         batch = [book.payment(world, free, 1) for _ in range(6)]
@@ -145,6 +142,38 @@ async def test_who_has_to_wait_holds_up_nobody_else(database_url: DatabaseUrl, b
         assert codes(await task) == ["ok"] * 6
         assert replays(task.result()) == [False] * 6
         assert await desk.posted_minor(slow) == 1
+
+
+async def test_accounts_that_are_held_are_waited_for_once(database_url: DatabaseUrl) -> None:
+    async with committing(database_url, lock_timeout_ms=300) as desk:
+        book = desk.book
+        world, free, first, second = [await book.account(floor_minor=None) for _ in range(4)]
+        others = [book.payment(world, free, 1) for _ in range(3)]
+        needy = [book.payment(free, first, 1), book.payment(world, second, 1)]
+        async with in_the_way(database_url, book.ledger, first, second):
+            told = await deliver(desk, [needy[0], *others, needy[1]])
+            assert codes(told) == ["database_unavailable", *["ok"] * 3, "database_unavailable"]
+            waits = list(desk.delivery.reasons)
+            # From now on it is only looked up whether they are still held.
+            told = await deliver(desk, [again(needy[0]), *map(again, others)])
+            assert codes(told) == ["database_unavailable", *["ok"] * 3]
+            assert codes(await deliver(desk, [again(needy[1])])) == ["database_unavailable"]
+            assert len(desk.delivery.reasons) == len(waits) + 2
+        assert codes(await deliver(desk, [again(command) for command in needy])) == ["ok"] * 2
+        assert not desk.delivery._locked._seen
+
+
+async def test_an_account_that_many_need_is_not_taken_for_held(database_url: DatabaseUrl) -> None:
+    async with committing(database_url, lock_timeout_ms=300) as desk:
+        account = await desk.book.account()
+        payment = desk.book.payment(desk.book.world, account, 1)
+        async with in_the_way(database_url, desk.book.ledger, account):
+            task = asyncio.create_task(deliver(desk, [payment]))
+            await desk.delivery.retried.wait()
+            await desk.until_seen(account)
+        async with in_the_way(database_url, desk.book.ledger, account):
+            await desk.until_blocked()  # it was looked at again, and somebody else had it
+        assert codes(await task) == ["ok"]
 
 
 async def test_nothing_is_tried_again_for_nobody(database_url: DatabaseUrl) -> None:
@@ -170,7 +199,7 @@ async def test_a_process_whose_clock_is_wrong_writes_nothing(desk: Desk, hours: 
 
     def wrong(command: Command) -> Command:
         below_time = new_id().int & ((1 << 80) - 1)
-        id = type(command.id)(int=first_id_at(then).int | below_time)
+        id = UUID(int=first_id_at(then).int | below_time)
         return msgspec.structs.replace(command, id=id)
 
     batch = [wrong(book.payment(book.world, account, 1)) for _ in range(3)]

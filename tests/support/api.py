@@ -112,7 +112,9 @@ async def served(
 
     `lean` are the operations that take the lean path, `changes` are of the settings.
     """
-    settings = msgspec.structs.replace(Settings(database_url=url, pool_size=6), **changes)
+    # No test but those of locks depends on how long somebody holds one.
+    settings = Settings(database_url=url, pool_size=6, lock_timeout_ms=5_000)
+    settings = msgspec.structs.replace(settings, **changes)
     app = create_app(settings, lean=lean)
     listener = listen("127.0.0.1", 0)
     server = uvicorn.Server(

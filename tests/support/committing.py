@@ -113,6 +113,14 @@ class Desk:
 
         await eventually(blocked)
 
+    async def until_seen(self, account: UUID) -> None:
+        """Wait until the delivery has seen an account locked."""
+
+        async def seen() -> bool:
+            return account in self.delivery._locked._seen
+
+        await eventually(seen)
+
     async def until_idle(self) -> None:
         """Wait until nothing is left in the committer's memory."""
 

@@ -25,7 +25,8 @@ from support.installation import STOP_TIMEOUT_S, environment, kill, tree
 from support.waiting import PROMPT_S, eventually
 
 _CONNECTIONS = 40
-_PATIENCE = {"PICOPAY_REQUEST_TIMEOUT_MS": "60000"}  # a busy machine is no reason for a 503
+# A busy machine is no reason for a 503.
+_PATIENCE = {"PICOPAY_REQUEST_TIMEOUT_MS": "60000", "PICOPAY_LOCK_TIMEOUT_MS": "10000"}
 
 
 class Member:

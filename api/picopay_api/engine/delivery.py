@@ -1,4 +1,4 @@
-"""How a batch gets through: retried where that can help, then split until the culprit stands alone.
+"""How a batch gets through: retried where that can help, parted from who must wait, split to find a culprit.
 
 Called by `committer.py`, which owns queues and waiters. Asking again is always safe, because a command
 carries its idempotency key: what an attempt with a lost answer has committed comes back as a replay.
@@ -9,11 +9,13 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import perf_counter
+from uuid import UUID
 
 import asyncpg
 import msgspec
 
 from picopay_api.engine.commands import Command
+from picopay_api.engine.locked import LockedAccounts, touches
 from picopay_api.errors import DatabaseUnavailable, InternalError, PicoPayError, UnavailableError
 from picopay_api.logs import Event, get_logger
 from picopay_api.metrics import BATCH_RETRIES, COMMIT_SECONDS
@@ -32,25 +34,39 @@ _log = get_logger(__name__)
 Settle = Callable[[Command, Outcome | PicoPayError], None]
 Wanted = Callable[[Sequence[Command]], bool]
 
+_HELD = "another session holds an account of this command; the same key will tell"
 _NOT_WANTED = DatabaseUnavailable("nobody waits for the outcome any more; the same key will tell")
 
 
 class _Group:
     """Commands that are tried together, and how that has gone so far."""
 
-    __slots__ = ("collisions", "commands", "in_doubt", "reconnects")
+    __slots__ = ("collisions", "commands", "in_doubt", "reconnects", "suspects", "waited")
 
-    def __init__(self, commands: Sequence[Command], *, in_doubt: bool) -> None:
+    def __init__(
+        self,
+        commands: Sequence[Command],
+        *,
+        in_doubt: bool = False,
+        waited: asyncpg.LockNotAvailableError | None = None,
+    ) -> None:
         self.commands = commands
         self.in_doubt = in_doubt  # an answer was lost: it may be decided already
+        self.waited = waited  # in vain, for a lock
+        self.suspects: set[UUID] = set()  # accounts that were locked then
         self.collisions = 0
         self.reconnects = 0
 
-    def halves(self) -> "tuple[_Group, _Group]":
-        """Part the group, to find who is in the way."""
-        middle = len(self.commands) // 2
-        parts = (self.commands[:middle], self.commands[middle:])
-        return _Group(parts[0], in_doubt=self.in_doubt), _Group(parts[1], in_doubt=self.in_doubt)
+    def parts(self) -> "list[_Group]":
+        """Part the group: who must wait from the others, who come first; else in the middle."""
+        needy = [command for command in self.commands if touches(command, self.suspects)]
+        others = [command for command in self.commands if not touches(command, self.suspects)]
+        if not needy or not others:
+            middle = len(self.commands) // 2
+            others, needy = list(self.commands[:middle]), list(self.commands[middle:])
+        return [
+            _Group(part, in_doubt=self.in_doubt, waited=self.waited) for part in (others, needy)
+        ]
 
     def pause_s(self) -> float:
         """Return how long to wait before the next attempt."""
@@ -65,6 +81,7 @@ class Delivery:
     def __init__(self, database: Database, retention_days: int) -> None:
         self._database = database
         self._retention_days = retention_days
+        self._locked = LockedAccounts(database)
 
     def require_usable(self) -> None:
         """Refuse while the schema is unknown or out of range (`Database.require_usable`)."""
@@ -75,10 +92,13 @@ class Delivery:
 
         `wanted` tells whether anybody still waits for some of them: attempts end when nobody does.
         """
-        groups = deque([_Group(batch, in_doubt=False)])
-        while groups:  # each turn settles a group, halves it, or puts it behind the others
+        groups = deque([_Group(batch)])
+        while groups:  # each turn settles some of a group, parts it, or puts it behind the others
             group = groups.popleft()
-            result = await self._attempt(group) if wanted(group.commands) else _NOT_WANTED
+            result: list[Outcome] | PicoPayError | None = _NOT_WANTED
+            if wanted(group.commands):
+                await self._refuse_held(group, settle)
+                result = await self._attempt(group) if group.commands else []
             if result is None:
                 groups.append(group)
                 await asyncio.sleep(group.pause_s())
@@ -89,7 +109,20 @@ class Delivery:
                 for command in group.commands:
                     settle(command, result)
             else:
-                groups += group.halves()
+                groups += group.parts()
+
+    async def _refuse_held(self, group: _Group, settle: Settle) -> None:
+        """Settle those who need an account that another session holds, and go on without them."""
+        held = await self._locked.held(group.commands)
+        if not held:
+            return
+        self._note_retry(asyncpg.LockNotAvailableError.__name__, group)
+        refusal = DatabaseUnavailable(_HELD)
+        refusal.__cause__ = group.waited
+        for command in group.commands:
+            if touches(command, held):
+                settle(command, refusal)
+        group.commands = [command for command in group.commands if not touches(command, held)]
 
     async def _attempt(self, group: _Group) -> list[Outcome] | PicoPayError | None:
         """Try once; return the outcomes, an error, or None when trying again can help."""
@@ -98,6 +131,9 @@ class Delivery:
         except RETRYABLE as error:
             self._note_retry(type(error).__name__, group)
             group.collisions += 1
+            if isinstance(error, asyncpg.LockNotAvailableError):
+                group.waited = error
+                group.suspects = await self._locked.suspect(group.commands)
             if group.collisions == _ATTEMPTS_MAX or _is_held_up(group, error):
                 return self._give_up(group, error)
         except DatabaseUnavailable as error:

@@ -121,3 +121,13 @@ SELECT journal_id, sequence, posted_minor, posted_after_minor, created_at FROM p
    AND created_at <= $5 AND sequence <= $6 AND posted_minor <> 0
  ORDER BY created_at, sequence LIMIT $7
 """
+
+LOCKED = """
+WITH free AS (
+    SELECT b.account_id FROM picopay.balance AS b
+     WHERE b.ledger_id = $1 AND b.account_id = ANY ($2) FOR NO KEY UPDATE SKIP LOCKED)
+SELECT b.account_id, b.xmax::text AS holder
+  FROM picopay.balance AS b
+ WHERE b.ledger_id = $1 AND b.account_id = ANY ($2) AND b.account_id NOT IN (SELECT account_id FROM free)
+"""
+"""Which balances are locked now, and by which transaction; waits for nobody."""
