@@ -10,7 +10,7 @@ Journal and entries are filled side by side.
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -107,9 +107,9 @@ async def _journal(connection: _Connection, values: _Values, history: History) -
     for month in history.months():
         bounds = tuple(str(first_id_at(_midnight(day))) for day in (month.lower, month.upper))
         await _partition(connection, "journal", month, values, bounds)
-    for day in history.days(_RETENTION_DAYS):
-        bounds = (str(day.lower), str(day.upper))
-        await _partition(connection, "idempotency_key", day, values, bounds)
+    for keys in history.keys(_RETENTION_DAYS):
+        bounds = (str(keys.lower), str(keys.upper))
+        await _partition(connection, "idempotency_key", keys, values, bounds, history.days(keys))
     await _execute(connection, _statement("commit", values))
 
 
@@ -121,16 +121,22 @@ async def _entries(connection: _Connection, values: _Values, history: History) -
 
 
 async def _partition(
-    connection: _Connection, parent: str, span: Span, values: _Values, bounds: tuple[str, ...]
+    connection: _Connection,
+    parent: str,
+    span: Span,
+    values: _Values,
+    bounds: tuple[str, ...],
+    parts: Sequence[Span] = (),
 ) -> None:
-    """Make a partition, fill it, attach it: in one transaction."""
+    """Make a partition, fill it as a whole or by its parts, attach it: in one transaction."""
     names = {"parent": parent, "table": f"{parent}_{span.suffix}"}
     lower, upper = bounds
-    numbers = {"first": span.first, "end": span.end, "lower": span.lower}
     async with connection.transaction():
         await _execute(connection, _DROP.format(**names))
         await _execute(connection, _MAKE.format(**names))
-        await _execute(connection, _statement(parent, {**values, **names, **numbers}))
+        for part in parts or (span,):
+            numbers = {"first": part.first, "end": part.end, "lower": part.lower}
+            await _execute(connection, _statement(parent, {**values, **names, **numbers}))
         await _execute(connection, _ATTACH.format(**names, lower=lower, upper=upper))
         if parent != "idempotency_key":
             await _execute(connection, _KEEP.format(**names))

@@ -16,6 +16,8 @@ from datetime import UTC, date, datetime, time, timedelta
 
 import msgspec
 
+from support.key_days import DAYS_OF_KEYS, first_day_of_keys
+
 COMMIT_ROWS = 100
 """Payments in a commit, about as many as under load."""
 
@@ -25,11 +27,14 @@ _DAY_US = 86_400 * _US
 _KEY_OVERLAP_US = 60 * _US
 """The first minute of a day, whose keys are written to the day before as well (store/decide.sql)."""
 
+_DAY = timedelta(days=1)
+_KEYS = timedelta(days=DAYS_OF_KEYS)
+
 _GOLDEN = 0.618
 
 
 class Span(msgspec.Struct, frozen=True):
-    """A partition: its name's ending, its bounds, and the numbers of its commits (the last excluded)."""
+    """A partition, or a day of one: how its name ends, its bounds, its commits (the last excluded)."""
 
     suffix: str
     lower: date
@@ -92,14 +97,19 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
             first = following
         return spans
 
-    def days(self, retention_days: int) -> list[Span]:
-        """Return the partitions of idempotency keys that are still remembered, by day."""
+    def keys(self, retention_days: int) -> list[Span]:
+        """Return the partitions of idempotency keys of which a day is still remembered."""
         last = self._day(self.commits - 1)
-        days = (last - timedelta(days=back) for back in range(retention_days, -1, -1))
-        return [
-            self._span(f"{day:%Y%m%d}", day, day + timedelta(days=1), _KEY_OVERLAP_US)
-            for day in days
-        ]
+        first = first_day_of_keys(last - timedelta(days=retention_days))
+        count = (last - first).days // DAYS_OF_KEYS + 1
+        return [self._of_keys(first + n * _KEYS, _KEYS) for n in range(count)]
+
+    def days(self, keys: Span) -> list[Span]:
+        """Return the days of a partition of idempotency keys."""
+        return [self._of_keys(keys.lower + n * _DAY, _DAY) for n in range(DAYS_OF_KEYS)]
+
+    def _of_keys(self, first: date, length: timedelta) -> Span:
+        return self._span(f"{first:%Y%m%d}", first, first + length, _KEY_OVERLAP_US)
 
     def _day(self, commit: int) -> date:
         return datetime.fromtimestamp((self.began_us + commit * self.step_us) // _US, tz=UTC).date()

@@ -16,6 +16,7 @@ from picopay_api.logs import Event
 from picopay_api.store import migrate
 from support.console import Console
 from support.installation import environment
+from support.key_days import DAYS_OF_KEYS, first_day_of_keys, key_partitions
 from support.releases import Release
 from support.sql import execute, rows, value
 
@@ -223,17 +224,19 @@ async def test_partitions_are_there_ahead_of_time(empty_database_url: DatabaseUr
     months = {"default": 0, **{months_on(today, ahead): 0 for ahead in range(4)}}
     assert await parts(empty_database_url, "journal") == months
     assert await parts(empty_database_url, "entry") == months
-    days = {f"{today + timedelta(days=ahead):%Y%m%d}": 0 for ahead in range(-1, 8)}
-    assert await parts(empty_database_url, "idempotency_key") == {"default": 0, **days}
+    keys = key_partitions(today, range(-1, 8)) | {"idempotency_key_default"}
+    assert await parts(empty_database_url, "idempotency_key") == {
+        name.removeprefix("idempotency_key_"): 0 for name in keys
+    }
 
 
 async def test_a_migration_forgets_no_key_whatever_the_retention(database_url: DatabaseUrl) -> None:
     """The longest retention that can be set is 90 days; a migration does not know which is."""
-    day = datetime.now(UTC).date() - timedelta(days=90)
+    day = first_day_of_keys(datetime.now(UTC).date() - timedelta(days=90))
     await execute(
         database_url,
         f"CREATE TABLE picopay.idempotency_key_{day:%Y%m%d} PARTITION OF picopay.idempotency_key"
-        f" FOR VALUES FROM ('{day}') TO ('{day + timedelta(days=1)}')",
+        f" FOR VALUES FROM ('{day}') TO ('{day + timedelta(days=DAYS_OF_KEYS)}')",
     )
     await migrate.upgrade_async(database_url)
     assert f"{day:%Y%m%d}" in await parts(database_url, "idempotency_key")

@@ -1,6 +1,6 @@
-"""Partitions are there ahead of time, and idempotency keys go when their day is over."""
+"""Partitions are there ahead of time, and idempotency keys go when their days are over."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from picopay_api.database_url import DatabaseUrl
 from picopay_api.metrics import DEFAULT_PARTITION_ROWS
@@ -8,6 +8,7 @@ from picopay_api.store.database import Database
 from picopay_api.worker import partitions as keeping
 from picopay_api.worker.partitions import Partitions
 from support.journal import Book, tamper
+from support.key_days import DAYS_OF_KEYS, first_day_of_keys, key_partition, key_partitions
 
 RETENTION_DAYS = 3
 
@@ -21,24 +22,32 @@ async def names(database: Database) -> set[str]:
     return {row["relname"] for row in rows}
 
 
-async def add_key_day(url: DatabaseUrl, days: int) -> str:
-    """Make the partition of a day, counted from today."""
-    day = datetime.now(UTC).date() + timedelta(days=days)
-    name = f"idempotency_key_{day:%Y%m%d}"
+async def add_keys(url: DatabaseUrl, first: date, days: int) -> str:
+    """Make a partition of keys, unless there is one of this name."""
+    name = f"idempotency_key_{first:%Y%m%d}"
     await tamper(
         url,
-        f"CREATE TABLE picopay.{name} PARTITION OF picopay.idempotency_key"
-        f" FOR VALUES FROM ('{day}') TO ('{day + timedelta(days=1)}')",
+        f"CREATE TABLE IF NOT EXISTS picopay.{name} PARTITION OF picopay.idempotency_key"
+        f" FOR VALUES FROM ('{first}') TO ('{first + timedelta(days=days)}')",
     )
     return name
+
+
+async def test_ten_days_of_keys_share_a_partition(database: Database) -> None:
+    days = [date(1999, 12, 31) + timedelta(days=n) for n in range(15_000)]
+    found = await database.rows(
+        "SELECT day, picopay.first_day_of_keys(day) AS first FROM unnest($1::date[]) AS day", days
+    )
+    assert {row["day"]: row["first"] for row in found} == {
+        day: first_day_of_keys(day) for day in days
+    }
 
 
 async def test_a_week_of_keys_and_three_months_of_money_are_made_ahead(database: Database) -> None:
     await Partitions(database, RETENTION_DAYS).step()
     found = await names(database)
     today = datetime.now(UTC).date()
-    for ahead in range(-1, 7):
-        assert f"idempotency_key_{today + timedelta(days=ahead):%Y%m%d}" in found
+    assert key_partitions(today, range(-1, 7)) <= found
     for table in ("journal", "entry"):
         assert sum(name.startswith(f"{table}_2") for name in found) >= 4
         assert f"{table}_default" in found
@@ -64,12 +73,32 @@ async def test_what_is_missing_is_made_again(database: Database, database_url: D
 async def test_keys_are_forgotten_after_the_retention_and_not_before(
     database: Database, database_url: DatabaseUrl
 ) -> None:
-    old = await add_key_day(database_url, -RETENTION_DAYS - 1)
-    kept = await add_key_day(database_url, -RETENTION_DAYS)
+    oldest = first_day_of_keys(datetime.now(UTC).date() - timedelta(days=RETENTION_DAYS))
+    kept = await add_keys(database_url, oldest, DAYS_OF_KEYS)
+    old = await add_keys(database_url, oldest - timedelta(days=DAYS_OF_KEYS), DAYS_OF_KEYS)
     await Partitions(database, RETENTION_DAYS).step()
     found = await names(database)
     assert old not in found
     assert kept in found
+
+
+async def test_a_partition_with_other_bounds_is_in_the_way_of_its_own_days_only(
+    database: Database, database_url: DatabaseUrl
+) -> None:
+    today = datetime.now(UTC).date()
+    ahead = key_partitions(today, range(-1, 8))
+    await tamper(
+        database_url, "DROP TABLE " + ", ".join(f"picopay.{name}" for name in sorted(ahead))
+    )
+    # Not the first of its ten, whose name would be that of the partition.
+    other = first_day_of_keys(today) + timedelta(days=1)
+    single = await add_keys(database_url, other, 1)
+    assert await Partitions(database, RETENTION_DAYS).step() == keeping.INTERVAL_S
+    found = await names(database)
+    assert {single, *ahead} - {key_partition(today)} <= found
+    assert key_partition(today) not in found
+    book = await Book.make(database)
+    await book.funded()  # its key goes to the default partition
 
 
 async def test_rows_that_slipped_through_are_counted(

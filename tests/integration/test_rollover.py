@@ -1,4 +1,4 @@
-"""Months and days go by: payments cross each boundary, partitions are there before, keys go by the day."""
+"""Months and days go by: payments cross each boundary, partitions are there before, and old keys go."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -15,10 +15,12 @@ from picopay_api.worker.partitions import Partitions
 from picopay_api.worker.sealer import Sealer
 from support.clock import Clock
 from support.journal import Book
+from support.key_days import DAYS_OF_KEYS, first_day_of_keys, key_partition, key_partitions
 from support.scene import RETENTION_DAYS, ask
 from support.sql import rows, value
 
 NEW_YEAR = datetime(2036, 1, 1, tzinfo=UTC)
+NEW_KEYS = datetime(2036, 1, 2, tzinfo=UTC)  # ten days of keys begin
 DAYS_AHEAD = 7
 MONEY = ("journal", "entry")
 
@@ -62,18 +64,20 @@ async def sound(database: Database, book: Book) -> None:
     assert await database.value(journal, book.ledger) == await database.value(sealed, book.ledger)
 
 
-async def test_payments_go_on_while_a_year_begins(
-    clock: Clock, database: Database, database_url: DatabaseUrl, book: Book
+@pytest.mark.parametrize("turn", [NEW_YEAR, NEW_KEYS], ids=["a year", "ten days of keys"])
+async def test_payments_go_on_while_it_begins(
+    turn: datetime, clock: Clock, database: Database, database_url: DatabaseUrl, book: Book
 ) -> None:
-    await clock.set(NEW_YEAR - timedelta(days=1))
+    before = turn - timedelta(days=1)
+    await clock.set(before)
     worker = Partitions(database, RETENTION_DAYS)
     await worker.step()
-    await clock.set(NEW_YEAR - timedelta(seconds=0.5))
+    await clock.set(turn - timedelta(seconds=0.5))
     accounts = [await book.account() for _ in range(4)]
 
     async def pay_on(number: int) -> list[Command]:
         made = []
-        while await clock.now() < NEW_YEAR + timedelta(seconds=0.5):
+        while await clock.now() < turn + timedelta(seconds=0.5):
             made.append(await paid(clock, book, book.world, accounts[number]))
         return made
 
@@ -81,21 +85,25 @@ async def test_payments_go_on_while_a_year_begins(
         paying = [group.create_task(pay_on(number)) for number in range(4)]
         group.create_task(worker.step())
     first = paying[0].result()
-    for payment in (first[0], first[-1]):  # of both years, whoever asks from the later one
+    for payment in (first[0], first[-1]):  # of both days, whoever asks from the later one
         [again] = await ask(book, await clock.timed(payment))
         assert (again.replayed, again.id) == (True, payment.id)
     made = sum(len(task.result()) for task in paying)
-    assert set(await places(database_url, "journal")) == {"journal_203512", "journal_203601"}
+    for table in MONEY:
+        months = {f"{table}_{day:%Y%m}" for day in (before, turn)}
+        assert set(await places(database_url, table)) == months
     assert sum((await places(database_url, "journal")).values()) == made
-    assert set(await places(database_url, "entry")) == {"entry_203512", "entry_203601"}
+    keys = {key_partition(day.date()) for day in (before, turn)}
+    assert len(keys) == (2 if turn is NEW_KEYS else 1)
+    assert set(await places(database_url, "idempotency_key")) == keys
     # In the first minute of the day a key is written to the day before as well.
-    in_days = await places(database_url, "idempotency_key")
-    assert set(in_days) == {"idempotency_key_20351231", "idempotency_key_20360101"}
-    assert in_days["idempotency_key_20351231"] == made
+    in_day = "SELECT count(*) FROM picopay.idempotency_key WHERE day = $1"
+    assert await value(database_url, in_day, before.date()) == made
+    assert 0 < await value(database_url, in_day, turn.date()) < made
     await sound(database, book)
 
 
-async def test_day_after_day_partitions_are_made_and_only_whole_old_days_of_keys_go(
+async def test_day_after_day_partitions_are_made_and_keys_of_old_days_are_forgotten(
     clock: Clock, database: Database, database_url: DatabaseUrl, book: Book
 ) -> None:
     await clock.set(NEW_YEAR + timedelta(hours=12))
@@ -112,14 +120,10 @@ async def test_day_after_day_partitions_are_made_and_only_whole_old_days_of_keys
         for payment in kept:
             [again] = await ask(book, await clock.timed(payment))
             assert (again.replayed, again.id) == (True, payment.id)
-        names = {
-            f"idempotency_key_{NEW_YEAR + timedelta(days=n):%Y%m%d}"
-            for n in range(max(-1, day - RETENTION_DAYS), day + DAYS_AHEAD + 1)
-        }
-        assert await partitions_of(database_url, "idempotency_key") - names <= {
-            "idempotency_key_default"
-        }
-        assert names <= await partitions_of(database_url, "idempotency_key")
+        window = range(max(-1, day - RETENTION_DAYS), day + DAYS_AHEAD + 1)
+        names = key_partitions(NEW_YEAR.date(), window)
+        names.add("idempotency_key_default")
+        assert await partitions_of(database_url, "idempotency_key") == names
     for table in MONEY:
         assert sum((await places(database_url, table)).values()) == days * (1 + (table == "entry"))
         assert f"{table}_default" not in await places(database_url, table)
@@ -127,9 +131,12 @@ async def test_day_after_day_partitions_are_made_and_only_whole_old_days_of_keys
         assert {f"{table}_2036{n:02}" for n in range(1, 6)} <= await partitions_of(
             database_url, table
         )
-    # Forgotten with its day: a new payment, but for a reference.
-    [forgotten] = await ask(book, await clock.timed(payments[0]))
-    assert (forgotten.code, forgotten.replayed) == ("ok", False)
+    # Forgotten to the day, though the partition may still be there: a new payment, but for a reference.
+    late = days - RETENTION_DAYS - 2
+    assert key_partition((NEW_YEAR + timedelta(days=late)).date()) in names
+    for payment in (payments[0], payments[late]):
+        [forgotten] = await ask(book, await clock.timed(payment))
+        assert (forgotten.code, forgotten.replayed) == ("ok", False)
     await sound(database, book)
 
 
@@ -143,23 +150,31 @@ async def test_a_worker_that_was_away_for_a_year_finds_everything_in_its_place(
     for table in MONEY:
         assert set(await places(database_url, table)) == {f"{table}_default"}
     worker = Partitions(database, RETENTION_DAYS)
-    await worker.step()  # this month and this day are in the way; the coming ones are not
+    await worker.step()  # this month and these ten days are in the way; the coming ones are not
     assert shown() == 3 + 6 + 3
     assert {"journal_203602", "entry_203602"} <= await found_ahead(database_url)
     assert "journal_203601" not in await found_ahead(database_url)
     [again] = await ask(book, await clock.timed(before[0]))
     assert again.replayed
     await sound(database, book)
-    # The next day has a partition, and the next month: what came before is whole, and keys are kept.
+    keys = key_partition((NEW_YEAR + timedelta(days=14)).date())
+    assert keys not in await partitions_of(database_url, "idempotency_key")
+    # The next month has a partition: what came before is whole, and keys are kept.
     await clock.set(NEW_YEAR + timedelta(days=14 + RETENTION_DAYS, hours=12))
     await worker.step()
     [again] = await ask(book, await clock.timed(before[0]))
     assert again.replayed
+    # No key is of use any more, and the partition of their days is not made without them.
+    await clock.set(NEW_YEAR + timedelta(days=15 + RETENTION_DAYS, hours=12))
+    for _ in range(2):
+        await worker.step()
+    assert keys not in await partitions_of(database_url, "idempotency_key")
+    await sound(database, book)
     await clock.set(NEW_YEAR + timedelta(days=31, hours=12))
     await worker.step()
     await paid(clock, book, book.world, account)
     assert (await places(database_url, "journal"))["journal_203602"] == 1
-    # Keys are dropped from there when the last of their days is over; money never is.
+    # Keys are dropped from there when their partition would have been; money never is.
     assert "idempotency_key_default" not in await places(database_url, "idempotency_key")
     assert (await places(database_url, "journal"))["journal_default"] == 3
     assert shown() == 3 + 6
@@ -175,18 +190,20 @@ async def found_ahead(url: DatabaseUrl) -> set[str]:
     return {name for table in MONEY for name in await partitions_of(url, table)}
 
 
-async def test_keys_in_the_default_partition_stay_while_one_of_them_is_of_use(
+async def test_keys_in_the_default_partition_stay_as_long_as_their_partitions_would(
     clock: Clock, database: Database, database_url: DatabaseUrl, book: Book
 ) -> None:
     account = await book.account()
     worker = Partitions(database, RETENTION_DAYS)
-    for day in (0, RETENTION_DAYS):  # both days without a partition
-        await clock.set(NEW_YEAR + timedelta(days=day, hours=12))
+    days = (NEW_YEAR, NEW_YEAR + timedelta(days=RETENTION_DAYS))  # both without a partition
+    for day in days:
+        await clock.set(day + timedelta(hours=12))
         await paid(clock, book, book.world, account)
-    await clock.set(NEW_YEAR + timedelta(days=2 * RETENTION_DAYS, hours=12))
-    await worker.step()
+    end = first_day_of_keys(days[-1].date()) + timedelta(days=DAYS_OF_KEYS + RETENTION_DAYS)
+    assert key_partition(days[0].date()) != key_partition(days[-1].date())
+    over = datetime(end.year, end.month, end.day, tzinfo=UTC)
     count = "SELECT count(*) FROM picopay.idempotency_key_default"
-    assert await value(database_url, count) == 2
-    await clock.set(NEW_YEAR + timedelta(days=2 * RETENTION_DAYS + 1, hours=12))
-    await worker.step()
-    assert await value(database_url, count) == 0
+    for moment, kept in ((over - timedelta(minutes=1), 2), (over, 0)):
+        await clock.set(moment)
+        await worker.step()
+        assert await value(database_url, count) == kept

@@ -58,8 +58,17 @@ def test_partitions_cover_every_commit_once_and_days_those_that_are_remembered(
         for commit in {month.first, month.end - 1} if month.end > month.first else set():
             assert month.lower <= _moment(history, commit).date() < month.upper
     last = _moment(history, history.commits - 1).date()
-    days = history.days(3)
-    assert [day.lower for day in days] == [last - timedelta(days=n) for n in (3, 2, 1, 0)]
+    partitions = history.keys(3)
+    assert partitions[0].lower <= last - timedelta(days=3) < partitions[0].upper
+    assert partitions[-1].lower <= last < partitions[-1].upper
+    days = [day for keys in partitions for day in history.days(keys)]
+    assert [day.lower for day in days] == [
+        partitions[0].lower + timedelta(days=n) for n in range(10 * len(partitions))
+    ]
+    for keys in partitions:
+        parts = history.days(keys)
+        assert (parts[0].lower, parts[-1].upper) == (keys.lower, keys.upper)
+        assert f"{keys.lower:%Y%m%d}" == keys.suffix
     for commit in range(history.commits):
         moment = _moment(history, commit)
         written_to = {moment.date()}

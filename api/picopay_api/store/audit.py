@@ -198,15 +198,17 @@ SELECT k.object_id FROM picopay.idempotency_key AS k
 """Keys that say of something that it was made with them, and it was not."""
 
 ALL_FORGOTTEN_KEYS = """
--- The days whose keys are kept for certain, and those before them that have not been dropped. Whether one has
--- is asked by a name, which sees what is there now, as the look-up of the keys does.
+-- The days whose keys are kept for certain, and those before them whose partition has not been dropped: of
+-- the longest retention, and what else is in its oldest partition. Whether it has is asked by a name, which
+-- sees what is there now, as the look-up of the keys does.
 WITH kept AS MATERIALIZED (
     SELECT min(d.day) AT TIME ZONE 'UTC' AS since
       FROM (SELECT today.day - back AS day, back
               FROM (SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date AS day) AS today,
-                   generate_series(0, 91) AS back) AS d
+                   generate_series(0, 100) AS back) AS d
      WHERE d.back <= 1
-        OR to_regclass('picopay.idempotency_key_' || to_char(d.day, 'YYYYMMDD')) IS NOT NULL)
+        OR to_regclass('picopay.idempotency_key_'
+                       || to_char(picopay.first_day_of_keys(d.day), 'YYYYMMDD')) IS NOT NULL)
 SELECT j.id FROM picopay.journal AS j
  WHERE j.ledger_id = $1 AND j.idempotency_key IS NOT NULL
    AND j.created_at >= (SELECT since FROM kept)

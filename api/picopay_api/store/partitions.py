@@ -11,7 +11,7 @@ Better to give up at once and to come back; partitions are made long before they
 """
 
 MAINTAIN = "SELECT action, partition_name FROM picopay.maintain_partitions($1)"
-"""Actions: `created`, `dropped`, and `blocked` by rows in the default partition."""
+"""Actions: `created`, `dropped`, and `blocked` by rows in the default partition or by a partition."""
 
 DEFAULT_ROWS = """
 SELECT 'journal' AS parent, count(*) AS rows

@@ -16,6 +16,14 @@ AS $uuid_at$
             || '00000000000000000000')::uuid
 $uuid_at$;
 
+-- The first day of the partition that holds the keys of a day. Each holds ten (decision 0005).
+CREATE OR REPLACE FUNCTION picopay.first_day_of_keys(p_day date) RETURNS date
+LANGUAGE sql IMMUTABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $first_day_of_keys$
+    SELECT date_bin('10 days', p_day::timestamp, '2000-01-01')::date
+$first_day_of_keys$;
+
 -- Whether the default partition of keys holds rows, and none of a day from the given one on.
 CREATE OR REPLACE FUNCTION picopay.only_old_keys_slipped_through(p_oldest_day date) RETURNS boolean
 LANGUAGE sql STABLE STRICT
@@ -34,10 +42,15 @@ AS $maintain_partitions$
 DECLARE
     c_months_ahead CONSTANT integer := 3;
     c_days_ahead CONSTANT integer := 7;
+    c_days_of_keys CONSTANT integer := 10;  -- in a partition, as first_day_of_keys has it
     v_today CONSTANT date := (clock_timestamp() AT TIME ZONE 'UTC')::date;
     v_month CONSTANT date := date_trunc('month', v_today)::date;
     -- Keys younger than the retention stay, whatever is asked for: a key forgotten early pays twice.
     v_oldest_day CONSTANT date := v_today - greatest(p_retention_days, 1);
+    -- A partition goes when its last day is too old. What slipped through goes by whole partitions as well,
+    -- so that none is made for days whose keys are gone: to the auditor, a day with a partition is kept.
+    v_kept_from CONSTANT date := picopay.first_day_of_keys(v_oldest_day);
+    v_keys_from CONSTANT date := picopay.first_day_of_keys(v_today - 1);
     r record;
 BEGIN
     FOR r IN
@@ -45,9 +58,9 @@ BEGIN
             SELECT (v_month + make_interval(months => n))::date AS first,
                    (v_month + make_interval(months => n + 1))::date AS next
               FROM generate_series(0, c_months_ahead) AS n),
-        days AS (
-            SELECT v_today + n AS first, v_today + n + 1 AS next
-              FROM generate_series(-1, c_days_ahead) AS n)
+        keys AS (
+            SELECT v_keys_from + n AS first, v_keys_from + n + c_days_of_keys AS next
+              FROM generate_series(0, v_today + c_days_ahead - v_keys_from, c_days_of_keys) AS n)
         SELECT 'journal' AS parent, format('journal_%s', to_char(first, 'YYYYMM')) AS name,
                picopay.uuid_at(first::timestamp AT TIME ZONE 'UTC')::text AS lower,
                picopay.uuid_at(next::timestamp AT TIME ZONE 'UTC')::text AS upper FROM months
@@ -57,7 +70,7 @@ BEGIN
           FROM months
         UNION ALL
         SELECT 'idempotency_key', format('idempotency_key_%s', to_char(first, 'YYYYMMDD')),
-               first::text, next::text FROM days
+               first::text, next::text FROM keys
     LOOP
         CONTINUE WHEN to_regclass(format('picopay.%I', r.name)) IS NOT NULL;
         BEGIN
@@ -69,8 +82,9 @@ BEGIN
                                'FOR EACH STATEMENT EXECUTE FUNCTION picopay.refuse_change()', r.name);
             END IF;
             action := 'created';
-        EXCEPTION WHEN check_violation THEN
-            -- The default partition holds rows of this range. They are safe there, and found.
+        EXCEPTION WHEN check_violation OR invalid_object_definition THEN
+            -- The default partition holds rows of this range, or a partition with other bounds overlaps it.
+            -- Rows are safe there, and found.
             action := 'blocked';
         END;
         partition_name := r.name;
@@ -82,17 +96,17 @@ BEGIN
           JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
          WHERE i.inhparent = 'picopay.idempotency_key'::regclass
            AND c.relname ~ '^idempotency_key_[0-9]{8}$'
-           AND to_date(right(c.relname, 8), 'YYYYMMDD') < v_oldest_day
+           AND to_date(right(c.relname, 8), 'YYYYMMDD') < v_kept_from
     LOOP
         EXECUTE format('DROP TABLE picopay.%I', r.name);
         action := 'dropped';
         partition_name := r.name;
         RETURN NEXT;
     END LOOP;
-    -- Keys that slipped through go when the last of their days has passed; looked at again under the lock.
-    IF picopay.only_old_keys_slipped_through(v_oldest_day) THEN
+    -- Keys that slipped through go when all would have been dropped; looked at again under the lock.
+    IF picopay.only_old_keys_slipped_through(v_kept_from) THEN
         LOCK TABLE picopay.idempotency_key_default IN ACCESS EXCLUSIVE MODE;
-        IF picopay.only_old_keys_slipped_through(v_oldest_day) THEN
+        IF picopay.only_old_keys_slipped_through(v_kept_from) THEN
             TRUNCATE picopay.idempotency_key_default;
             action := 'dropped';
             partition_name := 'idempotency_key_default';
