@@ -175,7 +175,14 @@ class Load:
         Raises:
             RuntimeError, TimeoutError, OSError: an answer was not what it should be, or did not come.
         """
-        job = self._job
+        try:
+            return self._run(self._job)
+        finally:
+            for key in list(self._selector.get_map().values()):
+                key.data.socket.close()
+            self._selector.close()
+
+    def _run(self, job: Job) -> Report:
         for _ in range(job.connections):
             self._connect()
         began_s = perf_counter()
@@ -279,10 +286,10 @@ class Load:
             self._take_answers(left_s)
 
     def _report(self, schedule: Schedule, cpu_s: float) -> Report:
-        if not self._made or not self._latencies_s:
-            raise RuntimeError("not one payment came while it was measured: measure longer")
         waiting_s = schedule.waiting_s(self._to_s)
         latencies_ms = sorted(1000 * taken_s for taken_s in (*self._latencies_s, *waiting_s))
+        if not self._made or not latencies_ms:
+            raise RuntimeError("not one payment came while it was measured: measure longer")
         return Report(
             statuses=dict(self._statuses),
             uncertain=self._uncertain,

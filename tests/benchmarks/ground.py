@@ -139,8 +139,8 @@ class Ground:
         )
         await migrate.upgrade_async(url)
         async with Engine.open(Settings(database_url=url)) as engine:
-            self.busy = await _make_tenant(engine, url, "busy", accounts, work)
-            self.quiet = await _make_tenant(engine, url, "quiet", _QUIET_ACCOUNTS, work)
+            self.busy = await make_tenant(engine, url, "busy", accounts, work)
+            self.quiet = await make_tenant(engine, url, "quiet", _QUIET_ACCOUNTS, work)
         await on_connection(self.postgres.superuser_url, durable.require_durable)
         plain = _PLAIN.read_text(encoding="utf-8")
         for name, value in (("accounts", accounts), ("floor_minor", FLOOR_MINOR)):
@@ -150,9 +150,10 @@ class Ground:
         await on_connection(url, lambda connection: connection.execute("VACUUM (ANALYZE)"))
 
 
-async def _make_tenant(
+async def make_tenant(
     engine: Engine, url: DatabaseUrl, name: str, accounts: int, work: Path
 ) -> Tenant:
+    """Make a ledger with so many accounts, and a file in `work` that lists them."""
     ledger = (await engine.ledgers.create(name)).id
     api_key = new_secret()
     await engine.keys.create(ledger, "bench", [ADMIN], secret=api_key)

@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from benchmarks.arithmetic import Cell, Contender, Figures, Workload, medians
+from benchmarks.plan import is_quiet
 from benchmarks.results import Result
+from benchmarks.tables import shown
 
 _LINES = (
     # contender, workers, label, colour, marker
@@ -80,6 +82,7 @@ def _throughput(figure: Figure, figures: _Medians) -> None:
                 (cell.concurrency, one.per_s)
                 for cell, one in figures.items()
                 if cell == Cell(contender, of, cell.concurrency, workers=workers)
+                and not is_quiet(cell)
             )
             if points:
                 axes.plot(*zip(*points, strict=True), label=label, color=colour, marker=marker)
@@ -101,7 +104,7 @@ def _latency(figure: Figure, figures: _Medians) -> None:
         places = [place + (at - 1) * 0.27 for place in range(len(cells))]
         values = [getattr(figures[cell], name) or 0 for cell in cells]
         bars = axes.bar(places, values, 0.25, label=name.removesuffix("_ms"), color=colour)
-        axes.bar_label(bars, fmt="%.3g", padding=2)
+        axes.bar_label(bars, labels=[shown(value) for value in values], padding=2)
     axes.set_yscale("log")
     axes.set_ylabel("ms, from when it was due")
     axes.set_xticks(range(len(cells)), [f"{cell.offered:.0%} of the peak" for cell in cells])

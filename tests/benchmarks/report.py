@@ -63,10 +63,11 @@ def name_of(cell: Cell) -> str:
 
 def _heading(result: Result) -> str:
     on, plan = result.machine, result.plan
-    lines = [
+    made_on = (
         f"{on.cpus} CPUs, Python {on.python}, PostgreSQL {on.postgresql}, fsync {on.fsync_ms:.2f} ms,"
         f" load before {on.load_before:g}, {plan.accounts:,} accounts"
-    ]
+    )
+    lines = [made_on]
     if result.measurements:
         lines.append(f"Medians of {plan.rounds} rounds, {plan.seconds} s for each measurement")
     return "\n".join(lines)
