@@ -7,7 +7,7 @@ is refused at once with 503, and succeeds with the same key later; whoever is to
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ QUEUE_BYTES_MAX = 128 * 1024
 BATCH_COMMANDS_MAX = 16
 IN_BATCHES_MAX = 2 * BATCH_COMMANDS_MAX  # on their way to the database, and in no queue
 RETRIES_AT_ONCE = 8
+POOLS = 20  # a pool takes the longer for each request the more connections it has
 GROWTH_BYTES_MAX = 64 * 1024**2
 
 BOUNDS = {
@@ -44,12 +45,12 @@ Asked = dict[str, "asyncio.Task[httpx.Response]"]
 class Crowd(NamedTuple):
     """Many clients of one server, each with a connection of its own."""
 
-    client: httpx.AsyncClient
+    clients: Sequence[httpx.AsyncClient]
     url: DatabaseUrl
 
     async def pay(self, key: str, metadata: dict[str, str]) -> httpx.Response:
         body: dict[str, Any] = {"source": "@world", "destination": "@bob", "asset": "USD"}
-        return await self.client.post(
+        return await self.clients[hash(key) % len(self.clients)].post(
             "/v1/payments",
             json={**body, "amount": 1, "metadata": metadata},
             headers={"Idempotency-Key": key},
@@ -90,16 +91,23 @@ async def crowded(url: DatabaseUrl, directory: Path, **variables: str) -> AsyncI
     async with fleet(url, directory, 1, **BOUNDS, **variables) as [member]:
         account = {"reference": "bob", "asset": "USD"}
         assert (await member.post("/v1/accounts", account, "bob")).status_code == 201
-        async with httpx.AsyncClient(
-            base_url=member.client.base_url,
-            headers={"Authorization": member.client.headers["Authorization"]},
-            limits=httpx.Limits(max_connections=CLIENTS + 1),
-            timeout=PROMPT_S,
-            trust_env=False,
-        ) as client:
+        async with AsyncExitStack() as stack:
+            clients = [
+                await stack.enter_async_context(
+                    httpx.AsyncClient(
+                        base_url=member.client.base_url,
+                        headers={"Authorization": member.client.headers["Authorization"]},
+                        limits=httpx.Limits(max_connections=CLIENTS),
+                        timeout=PROMPT_S,
+                        trust_env=False,
+                        verify=False,
+                    )
+                )
+                for _ in range(POOLS)
+            ]
             process = psutil.Process(member.process.pid)
             before_bytes = process.memory_info().rss
-            yield Crowd(client, url)
+            yield Crowd(clients, url)
             assert process.memory_info().rss - before_bytes < GROWTH_BYTES_MAX
 
 
@@ -154,7 +162,7 @@ async def test_what_is_too_much_is_refused_at_once_and_succeeds_later(
             asked = crowd.ask("many", CLIENTS, {})
             await refused(asked, CLIENTS - most)
             # Who only reads does not stand in that queue.
-            assert (await crowd.client.get("/v1/accounts/@bob")).status_code == 200
+            assert (await crowd.clients[0].get("/v1/accounts/@bob")).status_code == 200
         found = await end_well(crowd, asked, {})
         assert found["overloaded"] >= CLIENTS - most
         assert found["paid"] >= QUEUE_COMMANDS_MAX
