@@ -17,7 +17,7 @@ from support.clock import Clock
 from support.journal import Book
 from support.key_days import DAYS_OF_KEYS, first_day_of_keys, key_partition, key_partitions
 from support.scene import RETENTION_DAYS, ask
-from support.sql import rows, value
+from support.sql import execute, rows, value
 
 NEW_YEAR = datetime(2036, 1, 1, tzinfo=UTC)
 NEW_KEYS = datetime(2036, 1, 2, tzinfo=UTC)  # ten days of keys begin
@@ -139,6 +139,11 @@ async def test_day_after_day_partitions_are_made_and_keys_of_old_days_are_forgot
         [forgotten] = await ask(book, await clock.timed(payment))
         assert (forgotten.code, forgotten.replayed) == ("ok", False)
     await sound(database, book)
+    # Forgotten is not gone: what is taken out of a partition that is still there is missed.
+    taken_out = "DELETE FROM picopay.idempotency_key WHERE object_id = $1"
+    await execute(database_url, taken_out, payments[late].id)
+    [finding] = await audit_everything(database, lambda _: None)
+    assert finding.kind == "idempotency_key_differs"
 
 
 async def test_a_worker_that_was_away_for_a_year_finds_everything_in_its_place(
