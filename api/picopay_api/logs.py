@@ -171,7 +171,7 @@ class Event(StrEnum):
     PARTITION_DROPPED = (
         "partition dropped",
         "info",
-        "A day of idempotency keys has passed its retention and was dropped.",
+        "Ten days of idempotency keys have passed their retention and were dropped.",
         "name",
     )
     LIBRARY_MESSAGE = (

@@ -109,7 +109,10 @@ async def test_what_one_has_answered_the_other_repeats(pair: Pair) -> None:
             if b"r:1" in content and second is pair.lean.client:
                 continue  # a reference is given once
             key = f"{number}-{first is pair.handler}"
-            request = {"content": content, "headers": [*headers(key), ("Request-Id", "req-1")]}
+            request: dict[str, Any] = {
+                "content": content,
+                "headers": [*headers(key), ("Request-Id", "req-1")],
+            }
             made = _comparable(await first.post(PATH, **request))
             repeated = [
                 _comparable(await client.post(PATH, **request)) for client in (first, second)

@@ -11,7 +11,7 @@ import pytest
 
 from picopay_api.cli.exits import ExitCode
 from picopay_api.database_url import DatabaseUrl
-from picopay_api.store import migrate
+from picopay_api.store import migrate, schema
 from picopay_api.store.migrate import MigrationBusy
 from picopay_api.worker.audit_all import audit_everything
 from support.api import served
@@ -21,7 +21,7 @@ from support.releases import Release
 from support.sql import execute, rows, value
 from support.waiting import eventually
 
-HEAD = migrate.head()
+HEAD = schema.head()
 
 NOTED = """
 SELECT a.version_num, s.min_compatible, s.functions_digest, to_regclass('picopay.half') IS NULL

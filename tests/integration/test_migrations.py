@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import Connection
 
 from picopay_api.database_url import DatabaseUrl
-from picopay_api.store import migrate
-from picopay_api.store.migrate import MIN_COMPATIBLE_SCHEMA
+from picopay_api.store import migrate, schema
+from picopay_api.store.schema import MIN_COMPATIBLE_SCHEMA
 from picopay_api.store.tables import metadata
 from picopay_api.worker.audit_all import audit_everything
 from picopay_api.worker.sealer import Sealer
@@ -200,6 +200,7 @@ def test_revisions_are_numbered_and_say_whom_they_admit() -> None:
         assert step.min_compatible in REVISIONS
         assert step.min_compatible <= step.revision
     assert MIN_COMPATIBLE_SCHEMA in REVISIONS
+    assert schema.head() == REVISIONS[-1]
 
 
 DIFFERENCES = {

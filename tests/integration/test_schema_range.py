@@ -18,7 +18,7 @@ from picopay_api.engine.engine import Engine
 from picopay_api.engine.keys import ADMIN, new_secret
 from picopay_api.engine.readiness import Readiness
 from picopay_api.settings import Settings
-from picopay_api.store import migrate
+from picopay_api.store import migrate, schema
 from picopay_api.worker import run as worker
 from picopay_api.worker.audit_all import audit_everything
 from support.api import as_key, served
@@ -27,7 +27,7 @@ from support.releases import Release
 from support.sql import contents, execute
 from support.waiting import PROMPT_S, eventually
 
-HEAD = migrate.head()
+HEAD = schema.head()
 MORE = "ALTER TABLE picopay.journal ADD COLUMN note text"
 PAYMENT = {"source": "@world", "destination": "@alice", "amount": 5, "asset": "USD"}
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from picopay_api.store import migrate
+from picopay_api.store import schema
 
-_STORE = Path(migrate.__file__).parent
+_STORE = schema.FOLDER
 
 _REVISION = '''"""{title}."""
 
@@ -69,11 +69,11 @@ class Release:
         return sorted(path.name.partition("_")[0] for path in self._versions.glob("*.py"))
 
     @contextmanager
-    def in_force(self, *, min_compatible: str = migrate.MIN_COMPATIBLE_SCHEMA) -> Iterator[None]:
+    def in_force(self, *, min_compatible: str = schema.MIN_COMPATIBLE_SCHEMA) -> Iterator[None]:
         """Let this process be of this release, which works with schemas from `min_compatible` on."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(migrate, "_FOLDER", self.folder)
-            patch.setattr(migrate, "MIN_COMPATIBLE_SCHEMA", min_compatible)
+            patch.setattr(schema, "FOLDER", self.folder)
+            patch.setattr(schema, "MIN_COMPATIBLE_SCHEMA", min_compatible)
             yield
 
     @property

@@ -17,7 +17,7 @@ from picopay_api.cli.options import AsJson, examples
 if TYPE_CHECKING:
     from picopay_api.database_url import DatabaseUrl
     from picopay_api.settings import Settings
-    from picopay_api.store.migrate import SchemaState
+    from picopay_api.store.schema import SchemaState
 
 app = typer.Typer(add_completion=False)
 

@@ -35,7 +35,7 @@ def info(as_json: AsJson = False) -> None:
         current = _current()
     except CommandFailed as error:
         failure = error
-    from picopay_api.store.migrate import MIN_COMPATIBLE_SCHEMA, head
+    from picopay_api.store.schema import MIN_COMPATIBLE_SCHEMA, head
 
     facts = {"current": current, "head": head(), "min_compatible": MIN_COMPATIBLE_SCHEMA}
     if as_json:

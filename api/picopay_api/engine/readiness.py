@@ -12,7 +12,7 @@ import asyncpg
 from picopay_api.errors import DatabaseUnavailable, PicoPayError, SchemaOutOfRange
 from picopay_api.logs import Event, get_logger
 from picopay_api.metrics import READY, SCHEMA_REVISION
-from picopay_api.store import migrate
+from picopay_api.store import schema
 from picopay_api.store.database import Database
 
 _INTERVAL_S = 1.0
@@ -41,7 +41,7 @@ class Readiness:
                 self._databases[0].unguarded_session() as connection,
                 asyncio.timeout(_TIMEOUT_S),
             ):
-                state = await migrate.state(connection)  # type: ignore[arg-type]  # a pooled session is one
+                state = await schema.state(connection)  # type: ignore[arg-type]  # a pooled session is one
                 read_only = await connection.fetchval(_READ_ONLY)
         except DatabaseUnavailable:
             self._conclude("the database cannot be reached")

@@ -1,9 +1,9 @@
 """Brings a database to a revision of the schema, and says where it is.
 
-Called by `picopay migrate`, by `picopay up` and by the tests; `state` is read by every process before
-it writes. Migrations go forward only, on one direct connection of the owner's role that holds an
-advisory lock, each in a transaction of its own with a `lock_timeout`. The functions and grants (`*.sql`)
-have one readable source each (decision 0004): they come with the last step, in its transaction.
+Called by `picopay migrate`, by `picopay up` and by the tests. Migrations go forward only, on one direct
+connection of the owner's role that holds an advisory lock, each in a transaction of its own with a
+`lock_timeout`. The functions and grants (`*.sql`) have one readable source each (decision 0004): they come
+with the last step, in its transaction.
 """
 
 import asyncio
@@ -28,14 +28,11 @@ from sqlalchemy.pool import NullPool
 
 from picopay_api.database_url import DatabaseUrl
 from picopay_api.logs import Event, get_logger
-from picopay_api.store import partitions
+from picopay_api.store import partitions, schema
 from picopay_api.store.migrations import run_statements
+from picopay_api.store.schema import SchemaState
 from picopay_api.store.tables import SCHEMA, metadata
 
-MIN_COMPATIBLE_SCHEMA = "0001"
-"""The oldest schema that this release can work with."""
-
-_FOLDER = Path(__file__).parent  # tests put another release's migrations and functions in its place
 _MIGRATION_LOCK = 0x7069636F706179  # "picopay": the advisory lock of whoever migrates
 _LOCK_WAIT_S = 120
 _KEEP_DAYS = 36_500  # a migration makes partitions; it drops none, whatever retention is set
@@ -55,11 +52,6 @@ SELECT encode(sha256(convert_to(
            string_agg(definition, '' ORDER BY definition COLLATE "C"), 'UTF8')), 'hex')
   FROM pg_proc AS p CROSS JOIN LATERAL pg_get_functiondef(p.oid) AS definition
  WHERE p.pronamespace = to_regnamespace('picopay') AND p.prokind = 'f'
-"""
-
-_STATE = """
-SELECT a.version_num, s.min_compatible
-  FROM picopay.alembic_version AS a LEFT JOIN picopay.schema_version AS s ON true
 """
 
 _FUNCTIONS_CURRENT = f"""
@@ -100,68 +92,11 @@ class Step(msgspec.Struct, frozen=True):
     min_compatible: str
 
 
-class SchemaState(msgspec.Struct, frozen=True):
-    """Where a database is, beside what this release wants.
-
-    `current` is null before the first migration. `min_compatible` is the oldest schema this release
-    works with; `oldest_release` is the oldest release head that the database admits. Whether the
-    functions are this release's is looked at by `read_state` only.
-    """
-
-    current: str | None
-    head: str
-    min_compatible: str
-    oldest_release: str | None = None
-    functions_current: bool = False
-
-    def problem(self) -> str | None:
-        """Say in a sentence why this release must not write to the database; None when it may."""
-        if self.current is None:
-            return "the schema does not exist yet: run `picopay migrate`"
-        if self.current < self.min_compatible:
-            return (
-                f"the schema is at {self.current}, this release needs at least "
-                f"{self.min_compatible}: run `picopay migrate`"
-            )
-        if self.oldest_release is not None and self.head < self.oldest_release:
-            return (
-                f"the schema is at {self.current} and admits releases from {self.oldest_release} "
-                f"on, this one is {self.head}: deploy a newer release"
-            )
-        return None
-
-    def is_ahead(self) -> bool:
-        """Tell whether a newer release has migrated the database."""
-        return self.current is not None and self.current > self.head
-
-    def is_head(self) -> bool:
-        """Tell whether nothing is left to migrate."""
-        return self.is_ahead() or (self.current == self.head and self.functions_current)
-
-
-def head() -> str:
-    """Return the revision this release wants."""
-    return cast(str, _scripts().get_current_head())
-
-
-async def state(connection: "asyncpg.Connection[Any]") -> SchemaState:
-    """Read where the database of a connection is; any role that may use the schema can."""
-    current = oldest_release = None
-    if await connection.fetchval("SELECT to_regclass('picopay.schema_version') IS NOT NULL"):
-        current, oldest_release = await connection.fetchrow(_STATE) or (None, None)
-    return SchemaState(
-        current=current,
-        head=head(),
-        min_compatible=MIN_COMPATIBLE_SCHEMA,
-        oldest_release=oldest_release,
-    )
-
-
 async def read_state(database_url: DatabaseUrl) -> SchemaState:
     """Connect, read the state of the schema and of the functions, disconnect."""
     connection = await asyncpg.connect(**database_url.connect_arguments())
     try:
-        found = await state(connection)
+        found = await schema.state(connection)
         if found.current is None:
             return found
         are_current = await connection.fetchval(_FUNCTIONS_CURRENT, _functions_digest())
@@ -197,7 +132,7 @@ async def upgrade_async(
         driver: asyncpg.Connection[Any]
         driver = (await connection.get_raw_connection()).driver_connection  # type: ignore[assignment]  # what `connect` below gave it
         await _take_lock(driver, report)
-        found = await state(driver)
+        found = await schema.state(driver)
         steps = list(_steps(found.current, revision))
         if found.is_ahead():
             if problem := found.problem():
@@ -206,7 +141,7 @@ async def upgrade_async(
         await _make_schema(driver)
         target = steps[-1].revision if steps else cast(str, found.current)
         # Where this release cannot work, the functions of an older one may still be at work.
-        functions = _functions(_FOLDER) if target >= MIN_COMPATIBLE_SCHEMA else None
+        functions = _functions(schema.FOLDER) if target >= schema.MIN_COMPATIBLE_SCHEMA else None
         for step in steps:
             report(f"{step.revision} {step.title}")
             await connection.run_sync(_take_step, step, functions if step is steps[-1] else None)
@@ -293,7 +228,7 @@ async def _make_schema(driver: "asyncpg.Connection[Any]") -> None:
 
 
 def _take_step(connection: Connection, step: Step, functions: str | None) -> None:
-    config = _config(_FOLDER)
+    config = _config(schema.FOLDER)
     config.attributes["connection"] = connection
     config.attributes["conclude"] = partial(_conclude, connection, step, functions)
     command.upgrade(config, step.revision)
@@ -318,7 +253,7 @@ async def _make_partitions(driver: "asyncpg.Connection[Any]", report: Report) ->
 
 
 def _steps(current: str | None, revision: str) -> Iterator[Step]:
-    target = head() if revision == "head" else revision
+    target = schema.head() if revision == "head" else revision
     revisions = sorted(script.revision for script in _scripts().walk_revisions())
     if target not in revisions:
         raise MigrationError(f"there is no revision {target}; known are {', '.join(revisions)}")
@@ -337,7 +272,7 @@ def _step(revision: str) -> Step:
 
 
 def _scripts() -> ScriptDirectory:
-    return _scripts_in(_FOLDER)
+    return _scripts_in(schema.FOLDER)
 
 
 @cache
@@ -358,4 +293,4 @@ def _functions(folder: Path) -> str:
 
 
 def _functions_digest() -> str:
-    return hashlib.sha256(_functions(_FOLDER).encode()).hexdigest()
+    return hashlib.sha256(_functions(schema.FOLDER).encode()).hexdigest()

@@ -184,7 +184,7 @@ idempotency_key = Table(
     _time("created_at"),
     PrimaryKeyConstraint("ledger_id", "key", "operation", "day"),
     postgresql_partition_by="RANGE (day)",
-    comment="Outcomes by key; forgotten by dropping the partition of a day.",
+    comment="Outcomes by key; forgotten by dropping the partition of ten days.",
 )
 
 reference = Table(

@@ -43,7 +43,7 @@ class Partitions:
                 case "dropped":
                     _log.info(Event.PARTITION_DROPPED, name=name)
                 case _:
-                    reason = f"rows in the default partition are in the way of {name}"
+                    reason = f"rows of the default partition, or another partition, are in the way of {name}"
                     _log.warning(Event.WORKER_WAITING, task="partitions", reason=reason)
         PARTITIONS_CREATED.inc(sum(action == "created" for action, _ in changes))
         counts = await self._database.rows(statements.DEFAULT_ROWS, _DEFAULT_ROWS_COUNTED)

@@ -113,7 +113,7 @@ CREATE TABLE picopay.idempotency_key (
     created_at timestamptz NOT NULL,
     CONSTRAINT idempotency_key_pkey PRIMARY KEY (ledger_id, key, operation, day)
 ) PARTITION BY RANGE (day);
-COMMENT ON TABLE picopay.idempotency_key IS 'Outcomes by key; forgotten by dropping the partition of a day.';
+COMMENT ON TABLE picopay.idempotency_key IS 'Outcomes by key; forgotten by dropping the partition of ten days.';
 COMMENT ON COLUMN picopay.idempotency_key.operation IS 'as journal.kind; 4 account';
 COMMENT ON COLUMN picopay.idempotency_key.outcome IS 'ok, or the code of the refusal';
 COMMENT ON COLUMN picopay.idempotency_key.object_id IS 'what it made';
