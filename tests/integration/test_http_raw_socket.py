@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from picopay_api import metrics
 from picopay_api.app import create_app
 from picopay_api.cli.connections import HEAD_BYTES_MAX, HEADERS_MAX, WAITING_REQUESTS_MAX
 from picopay_api.cli.draining import DrainingServer
@@ -157,12 +158,19 @@ def statuses(answered: bytes) -> list[int]:
     return [int(part[:3]) for part in answered.split(b"HTTP/1.1 ")[1:]]
 
 
+def faults(fault: str) -> float:
+    """Return how many requests ended their connection because of a fault."""
+    name, labels = "picopay_http_unreadable_requests_total", {"fault": fault}
+    return metrics.REGISTRY.get_sample_value(name, labels) or 0
+
+
 @pytest.mark.parametrize("path", BODIES)
 async def test_a_request_that_ends_in_two_places_is_refused_and_hides_nothing(
     door: Door, path: str
 ) -> None:
     chunked = b"{size}\r\n{body}\r\n0\r\n\r\n"
-    cases: Iterable[tuple[str, bytes, bytes]] = [
+    before = faults("syntax")
+    cases: list[tuple[str, bytes, bytes]] = [
         *((f"length: {name}", framing, b"{body}") for name, framing in LENGTHS),
         *((f"coding: {name}", framing, chunked) for name, framing in CODINGS),
         *((f"chunk: {name}", b"Transfer-Encoding: chunked", body) for name, body in CHUNKS),
@@ -173,6 +181,7 @@ async def test_a_request_that_ends_in_two_places_is_refused_and_hides_nothing(
             door.request(name, framing, content, path=path, close=False) + hidden
         )
         assert statuses(answered) == [400], name
+    assert faults("syntax") == before + len(cases)
     assert await door.booked() == []
 
 
@@ -225,12 +234,12 @@ async def test_who_asks_for_another_protocol_is_answered_and_let_go(door: Door) 
 
 
 async def test_a_fault_is_never_taken_for_the_answer_to_what_came_before_it(door: Door) -> None:
-    faults = [
+    bad = [
         b"noise\r\n\r\n",
         door.request("bad", b"Transfer-Encoding: chunked", b"zz\r\n{body}"),
         door.request("bad", b"\r\n".join([b"X-A: a"] * 2 * HEADERS_MAX)),
     ]
-    for number, fault in enumerate(faults):
+    for number, fault in enumerate(bad):
         whole = [door.request(f"{number}-{n}", close=False) for n in range(3)]
         answered = await door.say(b"".join(whole) + fault)
         # The fault has an answer of its own only if those before it had theirs when it came.

@@ -10,7 +10,18 @@ from prometheus_client.parser import text_string_to_metric_families
 from picopay_api import metrics
 from support.postgres import CHECKOUT
 
-LABELS = {"pool", "outcome", "reason", "route", "method", "status", "state", "revision"}
+LABELS = {
+    "at",
+    "fault",
+    "pool",
+    "outcome",
+    "reason",
+    "route",
+    "method",
+    "status",
+    "state",
+    "revision",
+}
 OURS = {next(iter(metric.describe())).name: metric for metric in metrics.catalogue()}
 
 

@@ -44,6 +44,9 @@ _HEAD_TOO_LARGE = (
 )
 
 
+_NOWHERE: deque[Any] = deque(maxlen=0)  # keeps nothing of what is put there
+
+
 class _Flow(FlowControl):
     """uvicorn's control of reading, which does not read on while requests wait for their turn."""
 
@@ -123,7 +126,7 @@ class Connection(HttpToolsProtocol):
         self._bytes = 0
         super().on_headers_complete()
         # Trailers must not become headers of a request that was looked at without them.
-        self.headers = deque(maxlen=0)  # type: ignore[assignment]  # all that is asked of it is `append`
+        self.headers = _NOWHERE  # type: ignore[assignment]  # all that is asked of it is `append`
         if self.parser.should_upgrade():
             self.cycle.keep_alive = False  # the parser reads no further
         if len(self.pipeline) > WAITING_REQUESTS_MAX:
