@@ -24,6 +24,10 @@ SETTINGS = {
     "statement_timeout": "1234ms",
     "lock_timeout": "567ms",
     "idle_in_transaction_session_timeout": "30s",
+    "tcp_keepalives_idle": "15",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "30000",
     "application_name": "sessions",
 }
 BOUNDS: dict[str, Any] = {

@@ -83,14 +83,12 @@ async def test_a_black_hole(database_url: DatabaseUrl, proxy: Proxy) -> None:
     }
     async with served(proxy.url, **settings) as api, paying(api, database_url) as load:
         await api.account("erin")
-        before = await shown(api, RETRIES)
         async with held(database_url, "erin") as erin:
             # As many transactions as there are sessions for them: none may stay in one for good.
             frozen = [asyncio.ensure_future(freeze(api, "erin")) for _ in range(QUERY_SESSIONS)]
             await erin.waited_for(QUERY_SESSIONS - 1)  # one may be busy with the look at readiness
             proxy.swallow()
-            await load.suffers("deadline_exceeded")
-        await counted(api, RETRIES, before)
+            await load.suffers()
         assert "cannot be reached" in str(await answered(api, "/readyz", 503))
         for answer in await asyncio.gather(*frozen):
             assert answer.status_code == 503, answer.text

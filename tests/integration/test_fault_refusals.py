@@ -25,13 +25,16 @@ TERMINATE_OURS = (
     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
     " WHERE datname = current_database() AND application_name LIKE 'picopay%'"
 )
-SLOW = """
-CREATE FUNCTION public.doze() RETURNS trigger LANGUAGE plpgsql
-AS 'BEGIN PERFORM pg_sleep(60); RETURN NULL; END';
-GRANT EXECUTE ON FUNCTION public.doze() TO PUBLIC;
-CREATE TRIGGER doze AFTER INSERT ON picopay.commit EXECUTE FUNCTION public.doze();
+FAILING = """
+CREATE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN {} RETURN NULL; END';
+GRANT EXECUTE ON FUNCTION public.fail() TO PUBLIC;
+CREATE TRIGGER fail AFTER INSERT ON picopay.commit EXECUTE FUNCTION public.fail();
 """
-FAST = "DROP TRIGGER doze ON picopay.commit; DROP FUNCTION public.doze()"
+WORKING = "DROP TRIGGER fail ON picopay.commit; DROP FUNCTION public.fail()"
+FAILURES = {
+    "a statement takes too long": "PERFORM pg_sleep(60);",
+    "the disk cannot be read": "RAISE io_error;",
+}
 
 
 def retries(reason: str) -> str:
@@ -64,10 +67,8 @@ async def test_too_many_connections(database_url: DatabaseUrl) -> None:
         paying(api, database_url) as load,
     ):
         async with every_session_taken(database_url):
-            before = await shown(api, retries("unreachable"))
             await load.suffers()
             assert "cannot be reached" in str(await answered(api, "/readyz", 503))
-            await counted(api, retries("unreachable"), before)
         await load.goes_on()
         await answered(api, "/readyz", 200)
 
@@ -93,7 +94,8 @@ async def test_a_database_that_is_read_only(database_url: DatabaseUrl) -> None:
         await answered(api, "/readyz", 200)
 
 
-async def test_statements_that_take_too_long(database_url: DatabaseUrl) -> None:
+@pytest.mark.parametrize("failure", FAILURES)
+async def test_statements_that_do_not_end_well(database_url: DatabaseUrl, failure: str) -> None:
     settings: dict[str, Any] = {
         "request_timeout_ms": DEADLINE_MS,
         "statement_timeout_ms": 300,
@@ -104,10 +106,10 @@ async def test_statements_that_take_too_long(database_url: DatabaseUrl) -> None:
         paying(api, database_url) as load,
     ):
         before = await shown(api, retries("unreachable"))
-        await execute(database_url, SLOW)
+        await execute(database_url, FAILING.format(FAILURES[failure]))
         await load.suffers("deadline_exceeded")
         await counted(api, retries("unreachable"), before)
-        await execute(database_url, FAST)
+        await execute(database_url, WORKING)
         await load.goes_on()
 
 

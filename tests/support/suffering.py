@@ -110,6 +110,7 @@ async def paying(api: Api, url: DatabaseUrl) -> AsyncIterator[Load]:
 
     `url` leads to the database that has the books in the end, past everything that is broken.
     """
+    await answered(api, "/readyz", 200)
     for name in ACCOUNTS:
         await api.account(name, FUNDS_MINOR)
     load = Load(api)
@@ -125,7 +126,7 @@ async def paying(api: Api, url: DatabaseUrl) -> AsyncIterator[Load]:
             raise
         load.end()
     await _check_the_books(url, load)
-    assert (await api.client.get("/readyz")).status_code == 200
+    await answered(api, "/readyz", 200)
 
 
 async def _check_the_books(url: DatabaseUrl, load: Load) -> None:

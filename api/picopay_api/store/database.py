@@ -222,6 +222,7 @@ class Database:
         except DatabaseUnavailable as error:
             if isinstance(error.__cause__, _TOOK_TOO_LONG):
                 raise
+            await self.renew()  # where one session was lost without a word, others are
             async with self._asking() as connection:
                 return await read(connection)
 
