@@ -14,6 +14,7 @@ import uvicorn
 from litestar import Litestar
 
 from picopay_api.app import create_app
+from picopay_api.cli.connections import Connection
 from picopay_api.cli.serving import listen, url_of
 from picopay_api.database_url import DatabaseUrl
 from picopay_api.engine.engine import Engine
@@ -118,7 +119,9 @@ async def served(
     app = create_app(settings, lean=lean)
     listener = listen("127.0.0.1", 0)
     server = uvicorn.Server(
-        uvicorn.Config(app, ws="none", lifespan="on", log_config=None, server_header=False)
+        uvicorn.Config(
+            app, http=Connection, ws="none", lifespan="on", log_config=None, server_header=False
+        )
     )
     serving = asyncio.ensure_future(server.serve([listener]))
     try:

@@ -56,6 +56,7 @@ SECRET_PREFIX = "ppk_"  # noqa: S105  # a prefix, by which leaked secrets are re
 
 _REMEMBERED_S = 2.0  # within which a revocation is seen
 _REMEMBERED_MAX = 10_000
+_STRANGERS_REMEMBERED_MAX = 1_000
 _STRANGERS_AT_ONCE = 100  # API keys that nobody has, which are looked up for nothing
 _STRANGERS_PER_S = 10.0
 
@@ -101,6 +102,7 @@ class Keys:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._remembered: dict[bytes, _Remembered] = {}
+        self._nobodys: dict[bytes, _Remembered] = {}  # apart, so that guesses push no key out
         self._asking: dict[bytes, asyncio.Task[_Remembered]] = {}
         self._strangers = Allowance(_STRANGERS_AT_ONCE, _STRANGERS_PER_S, monotonic())
 
@@ -113,9 +115,9 @@ class Keys:
             DatabaseUnavailable: it is not remembered and cannot be asked for.
         """
         hashed = _hash(secret)
-        known = self._remembered.get(hashed)
+        known = self._remembered.get(hashed) or self._nobodys.get(hashed)
         if known is None or known.until_s < monotonic():
-            known = await self._ask(hashed, seen=known is not None and known.principal is not None)
+            known = await self._ask(hashed, seen=hashed in self._remembered)
         if known.principal is None or known.principal.has_expired():
             raise ApiKeyInvalid("the API key is unknown, expired or revoked")
         return known.principal
@@ -141,13 +143,14 @@ class Keys:
         known = _Remembered(None, monotonic() + _REMEMBERED_S)
         if row is None:
             self._strangers.take()
+            self._remembered.pop(hashed, None)
+            _remember(self._nobodys, hashed, known, _STRANGERS_REMEMBERED_MAX)
         else:
             known.principal = Principal(
                 row["ledger_id"], row["id"], _expanded(row["scopes"]), row["expires_at"]
             )
-        if len(self._remembered) >= _REMEMBERED_MAX:
-            self._remembered.clear()  # refilled by one round trip per key in use
-        self._remembered[hashed] = known
+            self._nobodys.pop(hashed, None)
+            _remember(self._remembered, hashed, known, _REMEMBERED_MAX)
         return known
 
     async def create(
@@ -263,6 +266,14 @@ async def _make(
         statements.MAKE, ledger, new_id(), _hash(secret), secret[-4:], name, scopes, expires_at
     )
     return NewApiKey(_key(record), secret)
+
+
+def _remember(
+    where: dict[bytes, _Remembered], hashed: bytes, known: _Remembered, most: int
+) -> None:
+    if len(where) >= most:
+        where.clear()  # refilled by one round trip per key in use
+    where[hashed] = known
 
 
 def _expanded(scopes: list[str]) -> frozenset[str]:
