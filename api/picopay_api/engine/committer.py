@@ -242,11 +242,14 @@ class Committer:
         QUEUE_DELAY_SECONDS.observe(monotonic() - queue[0].arrived_s)
         while queue and len(batch) < limit:
             command = queue[0].command
-            shared = {command.reference, command.parent} - {None}
             postings -= len(command.postings)
-            if shared & unique or (batch and postings < 0):
+            if batch and postings < 0:
                 break
-            unique |= shared  # type: ignore[arg-type]  # None was taken out
+            if command.reference is not None or command.parent is not None:
+                shared = {command.reference, command.parent} - {None}
+                if shared & unique:
+                    break
+                unique |= shared  # type: ignore[arg-type]  # None was taken out
             batch.append(queue.popleft())
         del self._queues[ledger]
         if queue:

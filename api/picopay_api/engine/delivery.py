@@ -201,6 +201,8 @@ def _as_first(command: Command, outcome: Outcome, *, in_doubt: bool) -> Outcome:
 
     What was refused has no id to know it by: it is ours when it was decided after we had asked.
     """
+    if not outcome.replayed:
+        return outcome
     ours = outcome.id == command.id
     if in_doubt and outcome.id is None:
         ours = round(outcome.at.timestamp() * 1000) >= command.id.int >> _BELOW_TIME_BITS

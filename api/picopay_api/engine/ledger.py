@@ -172,18 +172,26 @@ def _posting(request: Pay | PostingRequest, found: Found) -> Posting:
         raise InvalidRequest(f"an amount is 1 to {AMOUNT_MAX_MINOR} minor units")
     source = _account(found, (request.source, request.asset))
     destination = _account(found, (request.destination, request.asset))
-    for address, account in ((request.source, source), (request.destination, destination)):
-        if account.asset != request.asset:
-            raise AssetMismatch(
-                f"account {address} holds {account.asset}, the posting moves {request.asset}",
-                account=account.id,
-                asset=account.asset,
-            )
+    if source.asset != request.asset or destination.asset != request.asset:
+        raise _mismatch(request, source, destination)
     if source.id == destination.id:
         raise SameAccount(
             "the source and the destination of a posting are the same account", account=source.id
         )
     return Posting(source.id, destination.id, request.amount_minor, request.asset)
+
+
+def _mismatch(
+    request: Pay | PostingRequest, source: FoundAccount, destination: FoundAccount
+) -> AssetMismatch:
+    address, account = request.destination, destination
+    if source.asset != request.asset:
+        address, account = request.source, source
+    return AssetMismatch(
+        f"account {address} holds {account.asset}, the posting moves {request.asset}",
+        account=account.id,
+        asset=account.asset,
+    )
 
 
 def _account(found: Found, address: Address) -> FoundAccount:
@@ -195,6 +203,12 @@ def _account(found: Found, address: Address) -> FoundAccount:
 
 def _legs(postings: tuple[Posting, ...]) -> tuple[Leg, ...]:
     """Take each posting apart into its two sides, which add up to zero."""
+    if len(postings) == 1:
+        [only] = postings  # as of every payment, which moves no more than an amount may be
+        return (
+            Leg(only.source, only.asset, -only.amount),
+            Leg(only.destination, only.asset, only.amount),
+        )
     legs = []
     moved: dict[UUID, int] = {}
     for posting in postings:
@@ -203,10 +217,9 @@ def _legs(postings: tuple[Posting, ...]) -> tuple[Leg, ...]:
             (posting.destination, posting.amount),
         ):
             legs.append(Leg(account, posting.asset, change))
-            if len(postings) > 1:
-                moved[account] = moved.get(account, 0) + posting.amount
-                if moved[account] > MOVED_MAX_MINOR:
-                    raise BalanceOutOfRange(
-                        "the transaction moves more than an account can hold", account=account
-                    )
+            moved[account] = moved.get(account, 0) + posting.amount
+            if moved[account] > MOVED_MAX_MINOR:
+                raise BalanceOutOfRange(
+                    "the transaction moves more than an account can hold", account=account
+                )
     return tuple(legs)

@@ -39,15 +39,15 @@ def decode[T](body: bytes, shape: type[T]) -> T:
 
 
 def _parse(body: bytes) -> Any:
-    if not body.strip():
-        raise MalformedBody("the body is empty")
     try:
         tree = msgspec.json.decode(body)
+        if type(tree) is dict and _is_flat(body, len(tree)):
+            return tree
         if not isinstance(tree, _NESTED):
             return tree
         keys = _count_keys(tree) if _is_plain(body) else _inspect(tree, "", 0)
     except msgspec.DecodeError as error:
-        raise MalformedBody(str(error)) from None
+        raise MalformedBody(str(error) if body.strip() else "the body is empty") from None
     except UnicodeDecodeError:
         raise MalformedBody("the body is not UTF-8") from None
     except RecursionError:
@@ -55,6 +55,12 @@ def _parse(body: bytes) -> Any:
     if not _are_single(keys, body):
         json.loads(body, object_pairs_hook=_without_doubles)
     return tree
+
+
+def _is_flat(body: bytes, keys: int) -> bool:
+    """Tell that an object of so many keys holds nothing to refuse, as most bodies that move money."""
+    # As many colons as keys: none came twice, and no object within has any. No escape: no NUL.
+    return body.count(b":") == keys and b"\\" not in body and b"[" not in body
 
 
 def _is_plain(body: bytes) -> bool:
