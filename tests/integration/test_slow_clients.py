@@ -122,11 +122,17 @@ async def test_who_sends_in_drops_is_told_and_hung_up_on(shop: Shop, part: str) 
 
     dripping = [asyncio.ensure_future(drip(writer)) for _, writer in slow]
     await shop.pay()
+    told = 0
     for reader, writer in slow:
-        with_answer = await reader.read()
+        try:
+            with_answer = await reader.read()
+        except ConnectionResetError:
+            continue  # a drop that crossed the answer
         assert with_answer.startswith(b"HTTP/1.1 408 ")
         assert b"connection: close" in with_answer
+        told += 1
         writer.close()
+    assert told > 0
     for task in dripping:
         task.cancel()
     await asyncio.gather(*dripping, return_exceptions=True)
