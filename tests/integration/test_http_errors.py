@@ -160,7 +160,11 @@ async def test_the_same_key_with_another_body_at_the_same_moment(
 
 
 async def test_a_queue_that_is_full(database_url: DatabaseUrl) -> None:
-    limits: dict[str, Any] = {"queue_commands_max": 1, "batch_commands_max": 1, "commit_connections": 1}
+    limits: dict[str, Any] = {
+        "queue_commands_max": 1,
+        "batch_commands_max": 1,
+        "commit_connections": 1,
+    }
     async with served(database_url, error_type_base_url=BASE_URL, **limits) as api:
         hold(api.client)
         await api.account("alice", 100)

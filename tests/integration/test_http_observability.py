@@ -245,7 +245,11 @@ async def test_a_rate_that_is_used_up_is_counted(database_url: DatabaseUrl) -> N
 
 
 async def test_a_queue_that_is_full_is_counted(database_url: DatabaseUrl) -> None:
-    settings: dict[str, Any] = {"queue_commands_max": 1, "batch_commands_max": 1, "commit_connections": 1}
+    settings: dict[str, Any] = {
+        "queue_commands_max": 1,
+        "batch_commands_max": 1,
+        "commit_connections": 1,
+    }
     async with served(database_url, lock_timeout_ms=10_000, **settings) as api:
         await api.account("alice", 100)
         await api.account("bob")
