@@ -60,7 +60,10 @@ async def counting(api: Api) -> AsyncIterator[Samples]:
     before = await samples(api)
     yield changes
     for name, value in (await samples(api)).items():
-        gauge = name[0] in {"pool_connections", "ready", "schema_revision", "queue_commands"}
+        gauge = name[0] in {
+            *("pool_connections", "ready", "schema_revision", "queue_commands"),
+            "http_connections",
+        }
         seconds = name[0].endswith("seconds_sum")
         if not gauge and not seconds and "/metrics" not in name[1] and value != before.get(name, 0):
             changes[name] = value - before.get(name, 0)
@@ -353,7 +356,9 @@ def test_each_metric_of_a_server_is_one_of_these_tests() -> None:
     counted = {names[0] for _, _, happened in HAPPENINGS for names in happened}
     counted |= {"batch_commands_sum", "rate_limited_total", "queue_refusals_total"}
     counted |= {"queue_commands", "batch_retries_total", "pool_connections", "ready"}
-    counted |= {"schema_revision"}
+    counted |= {"schema_revision", "http_connections"}
+    # By test_slow_clients.py and test_http_raw_socket.py.
+    counted |= {"http_slow_connections_total", "http_unreadable_requests_total"}
     for metric in metrics.catalogue():
         (family,) = metric.describe()
         suffixes = {"counter": "_total", "gauge": "", "histogram": "_count"}

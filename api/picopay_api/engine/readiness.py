@@ -101,7 +101,7 @@ class Readiness:
         if problem != self.problem:
             if problem is None:
                 _log.info(Event.READY)
-            else:
+            elif not self._leaving:  # else the log says that the server is stopping
                 _log.warning(Event.NOT_READY, reason=problem)
         self.problem = problem
         READY.set(1 if problem is None else 0)
