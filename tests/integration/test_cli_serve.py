@@ -75,7 +75,9 @@ async def test_serve_migrates_serves_and_drains(
     events = [json.loads(line)["event"] for line in out.splitlines()]
     assert events[0] == "migration applied"
     # The second of two may have been told before it had begun.
-    assert 1 <= events.count("server started") == events.count("server stopped") <= int(workers)
+    assert 1 <= events.count("server started") == events.count("server stopped") <= int(workers), (
+        out
+    )
 
 
 async def test_serve_without_a_database_says_that_it_is_not_ready(

@@ -83,12 +83,6 @@ class DrainingServer(uvicorn.Server):
         self._shares_listener = shares_listener
         self._idle: dict[Any, tuple[Any, float]] = {}
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to serve; if told to end meanwhile, do that in good order, too, which uvicorn does not."""
-        await super().startup(sockets)
-        if self.should_exit and self.started:
-            await self.shutdown(sockets)
-
     async def on_tick(self, counter: int) -> bool:
         """Do what uvicorn does ten times a second, and now and then look for slow clients."""
         if counter % _TICKS_BETWEEN_LOOKS == 0:

@@ -7,6 +7,7 @@ down, so that a port chosen is a port held and a child that starts again never f
 import asyncio
 import gc
 import math
+import signal
 import socket
 import tempfile
 from collections.abc import Mapping
@@ -114,6 +115,9 @@ def serve_one(
         shares_listener=shares_listener,
     )
     survive_repeated_signals()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Whoever is told to end before uvicorn listens to that must not miss it.
+        signal.signal(number, server.handle_exit)
     _spare_the_collector()
     try:
         server.run([listener])
