@@ -9,6 +9,7 @@ from picopay_api.database_url import DatabaseUrl
 from picopay_api.store.database import Database
 from support.journal import Book, opened
 from support.postgres import VERSIONS, Server
+from support.proxy import Proxy, proxied
 
 # How long an example takes says nothing on a busy machine; the time-out of each test is the bound.
 settings.register_profile("picopay", deadline=None, print_blob=True)
@@ -62,3 +63,10 @@ async def database(database_url: DatabaseUrl) -> AsyncIterator[Database]:
 async def book(database: Database) -> Book:
     """Return a ledger with an outside account, without the engine above it."""
     return await Book.make(database)
+
+
+@pytest.fixture
+async def proxy(database_url: DatabaseUrl) -> AsyncIterator[Proxy]:
+    """Return a proxy in front of the test's database, at which the network can be at fault."""
+    async with proxied(database_url) as proxy:
+        yield proxy

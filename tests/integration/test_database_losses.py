@@ -1,7 +1,6 @@
 """Sessions that are lost: reads are asked once more, writes never, and nobody takes it for a defect."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -12,7 +11,7 @@ from picopay_api.store.database import Database
 from support.committing import Desk, committing, in_the_way
 from support.journal import opened
 from support.postgres import on_connection
-from support.proxy import Proxy, proxied
+from support.proxy import Proxy
 from support.waiting import eventually
 
 MAKE_LEDGER = "INSERT INTO picopay.ledger (ledger_id, name, created_at) VALUES ($1, $2, now())"
@@ -20,12 +19,6 @@ TERMINATE_OTHERS = (
     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
 )
-
-
-@pytest.fixture
-async def proxy(database_url: DatabaseUrl) -> AsyncIterator[Proxy]:
-    async with proxied(database_url) as proxy:
-        yield proxy
 
 
 async def terminate_others(url: DatabaseUrl) -> int:

@@ -18,19 +18,13 @@ from picopay_api.errors import (
 from picopay_api.store.decide import Outcome
 from support.committing import Desk, again, committing, in_the_way
 from support.delivering import TERMINATE_BLOCKED, codes, deliver, replays, warm
-from support.proxy import Proxy, proxied
+from support.proxy import Proxy
 
 
 @pytest.fixture
 async def desk(database_url: DatabaseUrl) -> AsyncIterator[Desk]:
     async with committing(database_url) as desk:
         yield desk
-
-
-@pytest.fixture
-async def proxy(database_url: DatabaseUrl) -> AsyncIterator[Proxy]:
-    async with proxied(database_url) as proxy:
-        yield proxy
 
 
 async def test_a_session_that_is_killed_in_the_middle(

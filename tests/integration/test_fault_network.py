@@ -2,16 +2,14 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
-import pytest
 
 from picopay_api.database_url import DatabaseUrl
 from support.api import Api, served
 from support.locks import held
-from support.proxy import UNBOUND, Proxy, Ration, proxied
+from support.proxy import UNBOUND, Proxy, Ration
 from support.suffering import answered, counted, paying, shown
 from support.waiting import eventually
 
@@ -27,12 +25,6 @@ PHASES: dict[str, Ration] = {
     "between COMMIT and its answer": (UNBOUND[0], 0),
     "in the middle of the answer": (UNBOUND[0], BYTE_RATION),
 }
-
-
-@pytest.fixture
-async def proxy(database_url: DatabaseUrl) -> AsyncIterator[Proxy]:
-    async with proxied(database_url) as proxy:
-        yield proxy
 
 
 async def test_connections_are_cut_in_each_phase_of_a_commit(
