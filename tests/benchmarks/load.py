@@ -5,16 +5,15 @@ Used by `rounds.py` and by the modes beside it, for PicoPay and for the no-op al
 
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO, Self
+from typing import IO
 
 import msgspec
 
 from benchmarks.arithmetic import Figures
 from benchmarks.client import Job, Report
-from benchmarks.processes import cpu_s, memory_mb
+from benchmarks.processes import MemoryWatch, cpu_s, memory_mb
 from benchmarks.servers import BenchmarkError, environment
 
 _MEMORY_EVERY_S = 0.1
@@ -83,7 +82,7 @@ def ask(job: Job, server_pids: Sequence[int], postgres_pid: int | None) -> tuple
     before_mb = max(map(memory_mb, server_pids))
     with asking(job) as client:
         client.expect("measuring")
-        with MemoryWatch(server_pids) as watch:
+        with MemoryWatch(server_pids, _MEMORY_EVERY_S) as watch:
             servers_s, postgres_s = _used_s(server_pids, postgres_pid)
             client.expect("measured")
             servers_after_s, postgres_after_s = _used_s(server_pids, postgres_pid)
@@ -112,25 +111,3 @@ def ask(job: Job, server_pids: Sequence[int], postgres_pid: int | None) -> tuple
 
 def _used_s(server_pids: Sequence[int], postgres_pid: int | None) -> tuple[float, float]:
     return sum(map(cpu_s, server_pids)), 0.0 if postgres_pid is None else cpu_s(postgres_pid)
-
-
-class MemoryWatch:
-    """Looks at the memory of the largest of some processes now and then, while the block lasts."""
-
-    def __init__(self, pids: Sequence[int]) -> None:
-        self._pids = pids
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self.peak_mb = max(map(memory_mb, pids))
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._ended.wait(_MEMORY_EVERY_S):
-            self.peak_mb = max(self.peak_mb, *map(memory_mb, self._pids))

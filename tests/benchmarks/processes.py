@@ -4,8 +4,14 @@ Used by what measures (`load.py`, `pgbench.py`), before and after: the differenc
 """
 
 import resource
+import threading
+import time
+from collections.abc import Sequence
+from typing import Self
 
 import psutil
+
+from benchmarks.results import Sample
 
 _TRIES_MAX = 10
 _MB = 1_000_000
@@ -31,6 +37,40 @@ def cpu_s(pid: int) -> float:
 def memory_mb(pid: int) -> float:
     """Return the memory that a process itself has resident, in millions of bytes."""
     return float(psutil.Process(pid).memory_info().rss) / _MB
+
+
+class MemoryWatch:
+    """Notes the memory of the largest of some processes now and then, while the block lasts."""
+
+    def __init__(self, pids: Sequence[int], every_s: float) -> None:
+        self._pids = pids
+        self._every_s = every_s
+        self._began_s = time.monotonic()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self.samples: list[Sample] = []
+        self._look()
+
+    @property
+    def peak_mb(self) -> float:
+        """The most that was seen."""
+        return max(sample.memory_mb for sample in self.samples)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(self._every_s):
+            self._look()
+
+    def _look(self) -> None:
+        taken_s = round(time.monotonic() - self._began_s, 1)
+        self.samples.append(Sample(taken_s, max(map(memory_mb, self._pids))))
 
 
 def allow_many_files() -> int:

@@ -6,10 +6,8 @@ table of balances, whose one row is updated by every payment, is left to Postgre
 
 import asyncio
 import statistics
-import threading
-import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import asyncpg
 import msgspec
@@ -19,7 +17,7 @@ from benchmarks.arithmetic import Cell, Contender, Workload
 from benchmarks.client import Report
 from benchmarks.ground import Ground, Tell, introduce_accounts
 from benchmarks.plan import CONNECTIONS
-from benchmarks.processes import memory_mb
+from benchmarks.processes import MemoryWatch, memory_mb
 from benchmarks.results import Minute, Sample, Soak
 from benchmarks.rounds import job
 from benchmarks.servers import serving_picopay
@@ -48,7 +46,7 @@ def run(minutes: int, ground: Ground, work: Path, tell: Tell) -> Soak:
         with serving_picopay(database, work / "servers.log") as server:
             introduce_accounts(server, ground.busy)
             before_mb = memory_mb(server.pids[0])
-            with _Watch(server.pids[0]) as watch:
+            with MemoryWatch(server.pids[:1], _SAMPLE_EVERY_S) as watch:
                 for number in range(1, minutes + 1):
                     asked = job(ground.busy, cell, server.port, _MINUTE_S)
                     # Without a pause: what is not measured would be a rest.
@@ -85,27 +83,3 @@ def _minute(report: Report, samples: list[Sample], database: DatabaseUrl) -> Min
         balance_mb=balance["size_mb"],
         balance_dead_rows=balance["dead"],
     )
-
-
-class _Watch:
-    """Notes the memory of a process every second, while the block lasts."""
-
-    def __init__(self, pid: int) -> None:
-        self.samples: list[Sample] = []
-        self._pid = pid
-        self._began_s = time.monotonic()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._ended.wait(_SAMPLE_EVERY_S):
-            taken_s = round(time.monotonic() - self._began_s, 1)
-            self.samples.append(Sample(taken_s, memory_mb(self._pid)))
