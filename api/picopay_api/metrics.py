@@ -83,7 +83,7 @@ QUEUE_REFUSALS = Counter(
 )
 BATCH_RETRIES = Counter(
     "picopay_batch_retries",
-    "Batches sent again, by reason: the name of the database's error, or unreachable.",
+    "Batches to be sent again, by reason: the name of the database's error, unreachable or clock_skew.",
     ["reason"],
     registry=REGISTRY,
 )

@@ -148,7 +148,7 @@ class Delivery:
             return error
         except (asyncpg.PostgresError, ValueError) as error:
             if sqlstate_of(error) == _CLOCK_SKEW:
-                _log.error(Event.UNEXPECTED_ERROR, error=str(error))
+                self._note_retry("clock_skew", group)  # the clients', who are told to ask again
                 return DatabaseUnavailable(str(error))
             return self._give_up(group, error)
         return None
