@@ -44,11 +44,13 @@ async def busy(place: Office, ledger: UUID = LEDGER) -> "asyncio.Task[Outcome]":
 async def test_a_batch_is_what_waits_up_to_a_third_of_what_is_open_in_order_of_arrival() -> None:
     async with office() as place:
         first = await busy(place)
-        commands = [command(LEDGER) for _ in range(9)]
+        commands = [command(LEDGER) for _ in range(90)]
         tasks = await place.submit(*reversed(commands))
         batches = await place.settle_all()
-        assert [len(batch) for batch in batches] == [1, 3, 2, 2, 1, 1]
-        assert numbers(batches[1:], commands[::-1]) == [[0, 1, 2], [3, 4], [5, 6], [7], [8]]
+        # Thirds of 90 and of 60; then sixteen, of which each is worth a batch.
+        assert [len(batch) for batch in batches] == [1, 30, 20, 16, 16, 8]
+        places = numbers(batches[1:], commands[::-1])
+        assert [place for batch in places for place in batch] == list(range(90))
         outcomes = [await task for task in (first, *tasks)]
         assert [one.id for one in outcomes[1:]] == [one.id for one in reversed(commands)]
         assert not any(one.replayed for one in outcomes)
@@ -97,20 +99,42 @@ async def test_ledgers_take_turns() -> None:
         turns = [(batch[0].ledger, len(batch)) for batch in batches]
         assert turns == [
             *[(LEDGER, 1), (LEDGER, 3), (OTHER, 3), (THIRD, 1)],
-            *[(LEDGER, 3), (OTHER, 2), (LEDGER, 1), (LEDGER, 1), (LEDGER, 1)],
+            *[(LEDGER, 3), (OTHER, 2), (LEDGER, 3)],
         ]
         assert all(one.ledger == batch[0].ledger for batch in batches for one in batch)
 
 
 async def test_each_session_decides_a_batch_at_a_time() -> None:
     async with office(connections=2, batch_commands_max=2) as place:
-        await place.submit(*[command(LEDGER) for _ in range(6)])
+        await place.submit(*[command(LEDGER) for _ in range(40)])
         first, second = place.clerk.held
         assert (len(first.commands), len(second.commands)) == (2, 2)
         second.settle(accepted)  # the later one may be ready first
         await place.rest()
         assert place.clerk.held[0] is first
         assert len(place.clerk.held) == 2
+        await place.settle_all()
+
+
+async def test_a_few_wait_for_the_batch_before_and_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with office(connections=2) as place:
+        monkeypatch.setattr(module, "_PATIENCE_S", 60)
+        await place.submit(command(LEDGER))
+        await place.submit(*[command(LEDGER) for _ in range(15)])
+        (only,) = place.clerk.held
+        only.settle(accepted)
+        await place.rest()
+        (following,) = place.clerk.held
+        assert len(following.commands) == 15
+        await place.settle_all()
+    async with office(connections=2) as place:
+        monkeypatch.setattr(module, "_PATIENCE_S", 0.01)
+        await place.submit(command(LEDGER))
+        await place.submit(*[command(LEDGER) for _ in range(15)])
+        await asyncio.sleep(0.05)
+        assert [len(one.commands) for one in place.clerk.held] == [1, 15]
         await place.settle_all()
 
 

@@ -2,7 +2,8 @@
 
 Called by `payments.py` and `transactions.py` with a planned command; answers once the database has
 committed it. A few workers, each with a session of its own, take batches of one ledger at a time, in
-order of arrival, and never wait for a batch to fill. How a batch gets through is `delivery.py`'s.
+order of arrival. None waits for a batch to fill while nothing is being decided; beside another batch,
+one begins with enough to be worth it, or after a moment. How a batch gets through is `delivery.py`'s.
 """
 
 import asyncio
@@ -39,6 +40,8 @@ from picopay_api.store.decide import Outcome
 
 _SWEEP_S = 0.25
 _IN_FLIGHT_PER_BATCH = 3  # a third decided, a third being encoded, a third on its way
+_WORTH_A_BATCH = 16  # as many commands cost about as much as the batch that they are in
+_PATIENCE_S = 0.02  # fewer wait for the batch before, if it takes no longer than on a disk nearby
 _BATCH_POSTINGS_MAX = 2_000  # a fraction of a second of locks; a bound of commands knows no size
 _COMMAND_BYTES = 400  # what a command weighs beside its postings, conditions and metadata
 _POSTING_BYTES = 250  # a condition weighs no more
@@ -99,6 +102,7 @@ class Committer:
         self._names: dict[Name, _Waiting] = {}
         self._open: dict[UUID, _Waiting] = {}  # queued or being decided, oldest first
         self._queued = 0
+        self._deciding = 0  # batches
         self._bytes = 0
         self._work = asyncio.Event()
         self._accepting = True
@@ -203,9 +207,12 @@ class Committer:
     async def _decide_batches(self) -> None:
         while True:
             await self._work.wait()
+            if self._deciding and self._queued < _WORTH_A_BATCH:
+                await asyncio.sleep(_PATIENCE_S)  # who decides now takes them when it is through
             batch = self._take_batch()
             if not batch:
                 continue
+            self._deciding += 1
             try:
                 await self._delivery.deliver(
                     [waiting.command for waiting in batch],
@@ -215,6 +222,8 @@ class Committer:
             except Exception:  # noqa: BLE001  # whatever it is, the next batch must be decided
                 # A defect must neither end this worker nor leave anybody waiting.
                 _log.exception(Event.UNEXPECTED_ERROR, commands=len(batch))
+            finally:
+                self._deciding -= 1
             for waiting in batch:
                 if waiting.command.id in self._open:
                     self._settle(waiting, InternalError("the outcome is not known; ask again"))
@@ -234,8 +243,8 @@ class Committer:
             self._work.clear()
             return []
         ledger, queue = next(iter(self._queues.items()))
-        limit = -(-len(self._open) // _IN_FLIGHT_PER_BATCH)
-        limit = max(1, min(limit, self._limits.batch_commands_max))
+        limit = max(_WORTH_A_BATCH, -(-len(self._open) // _IN_FLIGHT_PER_BATCH))
+        limit = min(limit, self._limits.batch_commands_max)
         postings = max(_BATCH_POSTINGS_MAX, self._limits.batch_commands_max)
         batch: list[_Waiting] = []
         unique: set[str | UUID] = set()
