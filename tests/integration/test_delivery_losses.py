@@ -227,8 +227,10 @@ async def test_a_process_ends_while_the_database_says_nothing(
         account = await desk.book.account()
         decided, queued = [desk.book.payment(desk.book.world, account, 1) for _ in range(2)]
         proxy.mute()
-        tasks = [desk.submit(decided), desk.submit(queued)]
+        tasks = [desk.submit(decided)]
         await desk.until_kept(str(decided.key))
+        tasks.append(desk.submit(queued))
+        await asyncio.sleep(0)  # until it is in the queue
         await desk.committer.close()
         for answer in await asyncio.gather(*tasks, return_exceptions=True):
             assert isinstance(answer, DeadlineExceeded | ShuttingDown)
