@@ -24,7 +24,7 @@ dev: $(READY) ## The same, started again whenever the code changes.
 	@exec $(RUN)watchfiles --filter python --sigint-timeout 30 '$(RUN)picopay up $(ARGS)' api
 
 test: $(READY) ## Run every test, on real PostgreSQL servers.
-	@exec $(RUN)pytest --numprocesses auto --maxprocesses 4 $(ARGS)
+	@exec $(RUN)pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 check: $(READY) ## Check format, style, types, imports, generated files and the schema.
 	$(RUN)ruff format --check .

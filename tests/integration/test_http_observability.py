@@ -34,6 +34,15 @@ BY_THE_WORKER = {
 A_BATCH = [("batch_commands_sum",), ("queue_delay_seconds_count",), ("commit_seconds_count",)]
 
 
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    """Forget what other tests have counted in this process: a server has a process of its own."""
+    for metric in metrics.catalogue():
+        if metrics.labels(metric):
+            metric.clear()
+    metrics.child.cache_clear()
+
+
 @pytest.fixture
 async def api(database_url: DatabaseUrl) -> AsyncIterator[Api]:
     async with served(database_url) as api:
