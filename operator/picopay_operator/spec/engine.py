@@ -24,6 +24,7 @@ from picopay_operator.spec.kinds import (
     Rule,
 )
 from picopay_operator.spec.pods import Autoscaling, Image, Probes, Rollout, Variable, Worker
+from picopay_operator.spec.status import EngineStatus
 
 NAME_LENGTH_MAX = 40
 """Of an engine: names of its objects add up to 23 characters and must stay DNS labels."""
@@ -203,6 +204,14 @@ class ObjectMeta(Kind):
     annotations: dict[str, str] = {}
     finalizers: list[str] = []
     deletion_timestamp: str | None = None
+
+
+class Engine(Kind):
+    """A `PicoPayEngine` as the API server returns it."""
+
+    metadata: ObjectMeta
+    spec: EngineSpec
+    status: EngineStatus = EngineStatus()
 
 
 ENGINE_RULES = (
