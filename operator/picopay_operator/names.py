@@ -31,6 +31,8 @@ class Component(StrEnum):
     API = "api"
     WORKER = "worker"
     MIGRATION = "migration"
+    ADMIN_KEY = "admin-key"
+    CHECK = "check"
     DATABASE = "database"
 
 
@@ -68,6 +70,12 @@ PROMOTE = f"{GROUP}/promote"
 ROTATE_KEY = f"{GROUP}/rotate-admin-key"
 """On an engine: any new value has the administrator's key replaced; the old one stays valid for a while."""
 
+ACTIVE = f"{GROUP}/active"
+"""On the API's Service: the Deployment to which it leads."""
+
+SWITCHED_AT = f"{GROUP}/switched-at"
+"""On the API's Service: since when."""
+
 RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
 """In a pod's template: what `kubectl rollout restart` writes there, which is left alone."""
 
@@ -84,7 +92,7 @@ def api(engine: str) -> str:
 
 
 def worker(engine: str) -> str:
-    """Return the name of the worker's Deployment."""
+    """Return the name of the worker's Deployment and Service, and of its policy, which is the Jobs', too."""
     return f"{engine}-worker"
 
 
@@ -101,6 +109,21 @@ def admin_key(engine: str) -> str:
 def migration(engine: str, digest: str) -> str:
     """Return the name of a migration's Job."""
     return f"{engine}-migrate-{digest}"
+
+
+def admin_key_job(engine: str, digest: str) -> str:
+    """Return the name of the Job that makes the administrator's key valid."""
+    return f"{engine}-key-{digest}"
+
+
+def check(engine: str, digest: str) -> str:
+    """Return the name of the Job that checks the money."""
+    return f"{engine}-check-{digest}"
+
+
+def api_revision(engine: str, revision: str) -> str:
+    """Return the name of one of the Deployments of a blue-green rollout."""
+    return f"{engine}-api-{revision}"
 
 
 def selector(engine: str, component: Component) -> dict[str, str]:

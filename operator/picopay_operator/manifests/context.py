@@ -22,19 +22,24 @@ class SecretKey(NamedTuple):
 
 
 class Access(Struct, frozen=True):
-    """How pods reach the database. `migration_url` is the owner's, where that is another one."""
+    """How pods reach the database. `migration_url` is the owner's, where that is another one.
+
+    `ports` are those in the addresses, all that a network policy can know of a database outside.
+    """
 
     url: SecretKey
     migration_url: SecretKey | None = None
     ca: SecretKey | None = None
     tls_mode: TlsMode | None = None
+    ports: tuple[int, ...] = (5432,)
 
 
 class Context(Struct, frozen=True):
     """An engine and what was decided for it.
 
     `image` is complete, with tag or digest; `version` is the label's value. `data_hash` is the digest of what
-    is in the Secrets that pods use; `restarted_at` is what `kubectl rollout restart` has written, if anything.
+    is in the Secrets that pods use. What `kubectl rollout restart` writes into a template is not here: it is
+    kubectl's field, and stays as long as nobody else claims it.
     """
 
     engine: Engine
@@ -42,7 +47,6 @@ class Context(Struct, frozen=True):
     version: str
     access: Access
     data_hash: str
-    restarted_at: str | None = None
 
     @property
     def name(self) -> str:

@@ -50,10 +50,13 @@ class Storage(Kind):
     size: Annotated[
         Quantity, Meta(description="How large the volume is. It can grow, if its class allows it.")
     ] = "5Gi"
-    class_name: Annotated[
-        Name,
-        Meta(description="The storage class; the cluster's default one when it is not given."),
-    ] | None = None
+    class_name: (
+        Annotated[
+            Name,
+            Meta(description="The storage class; the cluster's default one when it is not given."),
+        ]
+        | None
+    ) = None
 
 
 class Postgres(Kind):
@@ -74,12 +77,20 @@ class Postgres(Kind):
         int,
         Meta(ge=15, le=18, description="The major version of PostgreSQL. It cannot be changed."),
     ] = 18
-    image: Annotated[
-        str,
-        Meta(max_length=512, description="Another image of PostgreSQL, of the same major version."),
-    ] | None = None
+    image: (
+        Annotated[
+            str,
+            Meta(
+                max_length=512,
+                description="Another image of PostgreSQL, of the same major version.",
+            ),
+        ]
+        | None
+    ) = None
     storage: Annotated[Storage, Meta(description="The volume of its data.")] = Storage()
-    resources: Annotated[Resources, Meta(description="What its container may use.")] = Resources()
+    resources: Annotated[Resources, Meta(description="What its container may use.")] = Resources(
+        requests={"cpu": "250m", "memory": "256Mi"}, limits={"memory": "1Gi"}
+    )
 
 
 class CloudNativePG(Kind):
@@ -97,17 +108,30 @@ class CloudNativePG(Kind):
         ),
     )
 
-    cluster_ref: Annotated[
-        LocalReference,
-        Meta(description="An existing `Cluster` in the engine's namespace."),
-    ] | None = None
-    instances: Annotated[
-        int,
-        Meta(ge=1, le=9, description="Servers of a cluster to be created: the primary and standbys."),
-    ] | None = None
-    storage: Annotated[
-        Storage, Meta(description="The volume of each server of a cluster to be created.")
-    ] | None = None
+    cluster_ref: (
+        Annotated[
+            LocalReference,
+            Meta(description="An existing `Cluster` in the engine's namespace."),
+        ]
+        | None
+    ) = None
+    instances: (
+        Annotated[
+            int,
+            Meta(
+                ge=1,
+                le=9,
+                description="Servers of a cluster to be created: the primary and standbys.",
+            ),
+        ]
+        | None
+    ) = None
+    storage: (
+        Annotated[
+            Storage, Meta(description="The volume of each server of a cluster to be created.")
+        ]
+        | None
+    ) = None
 
 
 class TlsMode(StrEnum):
@@ -134,10 +158,13 @@ class DatabaseTls(Kind):
         TlsMode,
         Meta(description="As libpq's `sslmode`; it takes the place of the one in the address."),
     ] = TlsMode.REQUIRE
-    ca_secret_ref: Annotated[
-        SecretReference,
-        Meta(description="The certificate of the authority that has signed the server's."),
-    ] | None = None
+    ca_secret_ref: (
+        Annotated[
+            SecretReference,
+            Meta(description="The certificate of the authority that has signed the server's."),
+        ]
+        | None
+    ) = None
 
 
 class Pool(Kind):
@@ -169,30 +196,47 @@ class Database(Kind):
         ),
     )
 
-    secret_ref: Annotated[
-        DatabaseSecret,
-        Meta(description="A database outside: RDS, Cloud SQL, any PostgreSQL from 15 on."),
-    ] | None = None
-    postgres: Annotated[
-        Postgres,
-        Meta(description="One small server in the cluster, for development and staging: `{}` will do."),
-    ] | None = None
-    cloud_native_pg: Annotated[
-        CloudNativePG,
-        Meta(description="A cluster of CloudNativePG, for high availability."),
-    ] | None = field(default=None, name="cloudNativePG")
-    migration_secret_ref: Annotated[
-        DatabaseSecret,
-        Meta(
-            description="The address for migrations: as the owner of the tables, and directly, where"
-            " the other one goes through a pooler. The same when it is not given.",
-        ),
-    ] | None = None
+    secret_ref: (
+        Annotated[
+            DatabaseSecret,
+            Meta(description="A database outside: RDS, Cloud SQL, any PostgreSQL from 15 on."),
+        ]
+        | None
+    ) = None
+    postgres: (
+        Annotated[
+            Postgres,
+            Meta(
+                description="One small server in the cluster, for development and staging: `{}` will do."
+            ),
+        ]
+        | None
+    ) = None
+    cloud_native_pg: (
+        Annotated[
+            CloudNativePG,
+            Meta(description="A cluster of CloudNativePG, for high availability."),
+        ]
+        | None
+    ) = field(default=None, name="cloudNativePG")
+    migration_secret_ref: (
+        Annotated[
+            DatabaseSecret,
+            Meta(
+                description="The address for migrations: as the owner of the tables, and directly, where"
+                " the other one goes through a pooler. The same when it is not given.",
+            ),
+        ]
+        | None
+    ) = None
     pool: Annotated[Pool, Meta(description="Connections of each API process.")] = Pool()
-    tls: Annotated[
-        DatabaseTls,
-        Meta(description="TLS to the database; what the address says when it is not given."),
-    ] | None = None
+    tls: (
+        Annotated[
+            DatabaseTls,
+            Meta(description="TLS to the database; what the address says when it is not given."),
+        ]
+        | None
+    ) = None
 
 
 class MigrationPolicy(StrEnum):

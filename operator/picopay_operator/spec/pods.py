@@ -8,6 +8,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from picopay_operator import contract
 from picopay_operator.spec.kinds import (
     IntOrPercent,
     Kind,
@@ -17,6 +18,23 @@ from picopay_operator.spec.kinds import (
     SecretKey,
     SecretReference,
 )
+
+_TAKEN = ", ".join(
+    f"'{name}'"
+    for name in sorted(
+        {
+            *(variable.value for variable in contract.Variable),
+            # The address could be given as a file, beside ours.
+            f"{contract.Variable.DATABASE_URL}_FILE",
+            f"{contract.Variable.MIGRATION_DATABASE_URL}_FILE",
+            "API_HOST",
+            "HOSTNAME",
+            "PICOPAY_MIGRATE_ON_START",
+            "PICOPAY_WORKERS",  # replicas are what is counted
+        }
+    )
+)
+"""Variables of PicoPay that an engine cannot set."""
 
 
 class PullPolicy(StrEnum):
@@ -30,24 +48,38 @@ class PullPolicy(StrEnum):
 class Image(Kind):
     """The image of the API; the release that the operator was made with when nothing is given."""
 
-    repository: Annotated[
-        str,
-        Meta(min_length=1, max_length=255, pattern=r"^[^\s@]+$", description="Without tag or digest."),
-    ] | None = None
-    tag: Annotated[
-        str,
-        Meta(
-            pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$",
-            description="The tag; `spec.version` when it is not given.",
-        ),
-    ] | None = None
-    digest: Annotated[
-        str,
-        Meta(
-            pattern=r"^sha256:[0-9a-f]{64}$",
-            description="The digest: what is pulled then, whatever the tag is.",
-        ),
-    ] | None = None
+    repository: (
+        Annotated[
+            str,
+            Meta(
+                min_length=1,
+                max_length=255,
+                pattern=r"^[^\s@]+$",
+                description="Without tag or digest.",
+            ),
+        ]
+        | None
+    ) = None
+    tag: (
+        Annotated[
+            str,
+            Meta(
+                pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$",
+                description="The tag; `spec.version` when it is not given.",
+            ),
+        ]
+        | None
+    ) = None
+    digest: (
+        Annotated[
+            str,
+            Meta(
+                pattern=r"^sha256:[0-9a-f]{64}$",
+                description="The digest: what is pulled then, whatever the tag is.",
+            ),
+        ]
+        | None
+    ) = None
     pull_policy: Annotated[PullPolicy, Meta(description="When the image is pulled.")] = (
         PullPolicy.IF_NOT_PRESENT
     )
@@ -97,20 +129,21 @@ class VariableSource(Kind):
     )
 
     secret_key_ref: Annotated[SecretReference, Meta(description="A key of a Secret.")] | None = None
-    config_map_key_ref: Annotated[
-        ConfigMapReference, Meta(description="A key of a ConfigMap.")
-    ] | None = None
+    config_map_key_ref: (
+        Annotated[ConfigMapReference, Meta(description="A key of a ConfigMap.")] | None
+    ) = None
 
 
 class Variable(Kind):
     """A variable of the environment."""
 
     rules = (
-        Rule("has(self.value) != has(self.valueFrom)", "exactly one of value and valueFrom is needed"),
         Rule(
-            "!(self.name in ['DATABASE_URL', 'PICOPAY_MIGRATION_DATABASE_URL',"
-            " 'PICOPAY_MIGRATE_ON_START', 'API_HOST', 'API_PORT'])",
-            "this variable is the operator's; the database is set in spec.database",
+            "has(self.value) != has(self.valueFrom)", "exactly one of value and valueFrom is needed"
+        ),
+        Rule(
+            f"!(self.name in [{_TAKEN}])",
+            "this variable is the operator's: it has a field of its own in spec, or cannot be changed",
         ),
     )
 
@@ -130,25 +163,27 @@ class Variable(Kind):
 class Probe(Kind):
     """How patiently a pod is asked; what is not given stays as it is without."""
 
-    period_seconds: Annotated[
-        int, Meta(ge=1, le=300, description="The time between two probes.")
-    ] | None = None
-    timeout_seconds: Annotated[
-        int, Meta(ge=1, le=60, description="How long an answer may take.")
-    ] | None = None
-    failure_threshold: Annotated[
-        int, Meta(ge=1, le=600, description="How many must fail one after the other.")
-    ] | None = None
+    period_seconds: (
+        Annotated[int, Meta(ge=1, le=300, description="The time between two probes.")] | None
+    ) = None
+    timeout_seconds: (
+        Annotated[int, Meta(ge=1, le=60, description="How long an answer may take.")] | None
+    ) = None
+    failure_threshold: (
+        Annotated[int, Meta(ge=1, le=600, description="How many must fail one after the other.")]
+        | None
+    ) = None
 
 
 class Probes(Kind):
     """The probes of the API's pods: `/livez` (the process), `/readyz` (it can take payments)."""
 
     startup: Annotated[
-        Probe, Meta(description="Until a pod is ready for the first time: a minute, by default.")
+        Probe, Meta(description="Until a pod answers for the first time: a minute, by default.")
     ] = Probe()
     readiness: Annotated[
-        Probe, Meta(description="Whether requests are sent to a pod: gone in four seconds, by default.")
+        Probe,
+        Meta(description="Whether requests are sent to a pod: gone in four seconds, by default."),
     ] = Probe()
     liveness: Annotated[
         Probe, Meta(description="Whether a pod is started again: after a minute, by default.")
@@ -162,7 +197,9 @@ class Worker(Kind):
         int,
         Meta(ge=0, le=10, description="Their number; more than one only stand by for each other."),
     ] = 1
-    resources: Annotated[Resources, Meta(description="What its container may use.")] = Resources()
+    resources: Annotated[Resources, Meta(description="What its container may use.")] = Resources(
+        requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "512Mi"}
+    )
 
 
 class Strategy(StrEnum):
@@ -184,12 +221,23 @@ class BlueGreen(Kind):
     ] = True
     scale_down_delay_seconds: Annotated[
         int,
-        Meta(ge=0, le=86_400, description="How long the old pods stay after the switch, to go back."),
+        Meta(
+            ge=0, le=86_400, description="How long the old pods stay after the switch, to go back."
+        ),
     ] = 30
 
 
 class Rollout(Kind):
     """How a new version, or any change of the pods, is brought in."""
+
+    rules = (
+        Rule(
+            "!((type(self.maxSurge) == int ? self.maxSurge == 0 : self.maxSurge == '0%')"
+            " && (type(self.maxUnavailable) == int"
+            " ? self.maxUnavailable == 0 : self.maxUnavailable == '0%'))",
+            "rollout.maxSurge and rollout.maxUnavailable must not both be 0: nothing could be replaced",
+        ),
+    )
 
     strategy: Annotated[
         Strategy,
@@ -205,4 +253,6 @@ class Rollout(Kind):
     progress_deadline_seconds: Annotated[
         Seconds, Meta(description="A rollout that has not moved for so long has failed.")
     ] = 600
-    blue_green: Annotated[BlueGreen, Meta(description="Only for the strategy BlueGreen.")] = BlueGreen()
+    blue_green: Annotated[BlueGreen, Meta(description="Only for the strategy BlueGreen.")] = (
+        BlueGreen()
+    )
