@@ -1,6 +1,7 @@
 """The user's cache of programs for the tests: made once, and used by every checkout of the project.
 
-Used by `programs.py` and by `support.kube_tools`. What is there is whole: it is made beside, and moved in when it is done.
+Used by `programs.py` and by `support.kube_tools`. What is there is whole: it is made beside, and moved in
+when it is done.
 """
 
 import fcntl

@@ -1,7 +1,7 @@
 """Wheels that carry programs: installed into a folder, by the hashes in `locked/`.
 
-Used by `building.py` and by `support.kube_tools`. They are no dependencies of the project: most machines have what is in
-them, and nobody else should have to fetch them.
+Used by `building.py` and by `support.kube_tools`. They are no dependencies of the project: most machines have
+what is in them, and nobody else should have to fetch them.
 """
 
 import hashlib
