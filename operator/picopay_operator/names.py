@@ -70,6 +70,9 @@ PROMOTE = f"{GROUP}/promote"
 ROTATE_KEY = f"{GROUP}/rotate-admin-key"
 """On an engine: any new value has the administrator's key replaced; the old one stays valid for a while."""
 
+ADMITTED = f"{GROUP}/admitted"
+"""On the API's Deployments: the image, database and data that a migration has admitted for them."""
+
 ACTIVE = f"{GROUP}/active"
 """On the API's Service: the Deployment to which it leads."""
 
@@ -104,6 +107,11 @@ def postgres(engine: str) -> str:
 def admin_key(engine: str) -> str:
     """Return the name of the Secret of the first administrator's key, unless another one is wanted."""
     return f"{engine}-admin-key"
+
+
+def monitoring(engine: str) -> str:
+    """Return the name of the ServiceMonitor, the alerts and the dashboard."""
+    return f"{engine}-monitoring"
 
 
 def migration(engine: str, digest: str) -> str:

@@ -24,12 +24,6 @@ _FILES_MODE = 0o440
 
 _SPREAD_OVER = ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
 
-CONTAINER_SECURITY = {
-    "allowPrivilegeEscalation": False,
-    "readOnlyRootFilesystem": True,
-    "capabilities": {"drop": ["ALL"]},
-}
-
 
 class Volume(NamedTuple):
     """A volume and where containers see it."""
@@ -76,6 +70,15 @@ def pod_security(user: int) -> Manifest:
     }
 
 
+def container_security() -> Manifest:
+    """Return the security context of a container: it may do nothing that needs a privilege."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
 def resources(wanted: Resources) -> Manifest:
     """Return what a container asks for; nothing where nothing is said."""
     parts = {"requests": wanted.requests, "limits": wanted.limits}
@@ -99,7 +102,7 @@ def container(
         "args": list(arguments),
         "env": list(environment),
         **resources(wanted),
-        "securityContext": CONTAINER_SECURITY,
+        "securityContext": container_security(),
         "volumeMounts": [volume.mount for volume in _volumes(context, volumes)],
     }
 

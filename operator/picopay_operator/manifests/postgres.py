@@ -163,7 +163,7 @@ def _container(wanted: Postgres, repository: str, volumes: list[Volume]) -> Mani
         "env": [{"name": name, "value": value} for name, value in environment.items()],
         "ports": [{"name": _PORT_NAME, "containerPort": PORT, "protocol": "TCP"}],
         **pods.resources(wanted.resources),
-        "securityContext": pods.CONTAINER_SECURITY,
+        "securityContext": pods.container_security(),
         # While it recovers from a crash it listens and is not ready: to start it again would not help.
         "startupProbe": {**listens, "failureThreshold": 60},
         "livenessProbe": {**listens, "failureThreshold": 6},
