@@ -23,7 +23,7 @@ from picopay_operator.spec.kinds import (
 _ONE_OF = "[has(self.secretRef), has(self.postgres), has(self.cloudNativePG)].filter(x, x).size()"
 
 
-class DatabaseSecret(Kind):
+class DatabaseSecret(Kind, frozen=True):
     """The key of a Secret that holds the address of a database."""
 
     name: Annotated[Name, Meta(description="The name of the Secret, in the engine's namespace.")]
@@ -36,7 +36,7 @@ class DatabaseSecret(Kind):
     ] = "database-url"
 
 
-class Storage(Kind):
+class Storage(Kind, frozen=True):
     """A volume for data."""
 
     rules = (
@@ -59,7 +59,7 @@ class Storage(Kind):
     ) = None
 
 
-class Postgres(Kind):
+class Postgres(Kind, frozen=True):
     """One small PostgreSQL server in the cluster, without a standby and without backups.
 
     For development and staging. Its password is generated; its volume outlives the engine unless
@@ -93,7 +93,7 @@ class Postgres(Kind):
     )
 
 
-class CloudNativePG(Kind):
+class CloudNativePG(Kind, frozen=True):
     """A cluster of CloudNativePG, with standbys: an existing one, or one that is created."""
 
     rules = (
@@ -144,7 +144,7 @@ class TlsMode(StrEnum):
     VERIFY_FULL = "verify-full"
 
 
-class DatabaseTls(Kind):
+class DatabaseTls(Kind, frozen=True):
     """TLS between the engine and its database."""
 
     rules = (
@@ -167,7 +167,7 @@ class DatabaseTls(Kind):
     ) = None
 
 
-class Pool(Kind):
+class Pool(Kind, frozen=True):
     """Connections of each API process."""
 
     size: Annotated[
@@ -181,7 +181,7 @@ class Pool(Kind):
     ] = 8
 
 
-class Database(Kind):
+class Database(Kind, frozen=True):
     """Where the ledger is: exactly one of `secretRef`, `postgres` and `cloudNativePG`."""
 
     rules = (
@@ -247,7 +247,7 @@ class MigrationPolicy(StrEnum):
     MANUAL = "Manual"
 
 
-class Migrations(Kind):
+class Migrations(Kind, frozen=True):
     """How the schema of the database follows the version."""
 
     policy: Annotated[

@@ -46,7 +46,7 @@ class LogLevel(StrEnum):
     ERROR = "ERROR"
 
 
-class RateLimit(Kind):
+class RateLimit(Kind, frozen=True):
     """Requests of one API key, at most."""
 
     requests: Annotated[
@@ -55,19 +55,32 @@ class RateLimit(Kind):
     window_seconds: Annotated[int, Meta(ge=1, le=3_600, description="The length of a window.")] = 60
 
 
-class Auth(Kind):
+class Auth(Kind, frozen=True):
     """API keys."""
 
-    admin_key_secret_name: Annotated[
-        Name,
+    overlap_seconds: Annotated[
+        int,
         Meta(
-            description="The Secret in which the first administrator's key is delivered, under `api-key`;"
-            " `<engine>-admin-key` when it is not given."
+            ge=0,
+            le=2_592_000,
+            description="How long the old administrator's key stays valid when the annotation"
+            " picopay.io/rotate-admin-key has it replaced.",
         ),
-    ] | None = None
+    ] = 86_400
+
+    admin_key_secret_name: (
+        Annotated[
+            Name,
+            Meta(
+                description="The Secret in which the first administrator's key is delivered, under `api-key`;"
+                " `<engine>-admin-key` when it is not given."
+            ),
+        ]
+        | None
+    ) = None
 
 
-class EngineSpec(Kind, kw_only=True):
+class EngineSpec(Kind, frozen=True, kw_only=True):
     """A payment engine: an API, a worker, their database, and how they are reached and watched."""
 
     rules = (
@@ -81,40 +94,52 @@ class EngineSpec(Kind, kw_only=True):
         ),
     )
 
-    version: Annotated[
-        str,
-        Meta(
-            pattern=r"^[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?$",
-            max_length=64,
-            description="The release of PicoPay; the operator's own when it is not given. To go back"
-            " beyond what the schema of the database allows is refused, with the nearest release that it"
-            " allows.",
-        ),
-    ] | None = None
-    image: Annotated[Image, Meta(description="The image of the API, where it is not the usual one.")] = (
-        Image()
-    )
+    version: (
+        Annotated[
+            str,
+            Meta(
+                pattern=r"^[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?$",
+                max_length=64,
+                description="The release of PicoPay; the operator's own when it is not given. To go back"
+                " beyond what the schema of the database allows is refused, with the nearest release that it"
+                " allows.",
+            ),
+        ]
+        | None
+    ) = None
+    image: Annotated[
+        Image, Meta(description="The image of the API, where it is not the usual one.")
+    ] = Image()
     image_pull_secrets: Annotated[
         list[LocalReference], Meta(max_length=16, description="Secrets for the image's registry.")
     ] = []
-    replicas: Annotated[
-        int,
-        Meta(ge=0, le=100, description="Pods of the API: 2 when neither this nor autoscaling is given."),
-    ] | None = None
-    autoscaling: Annotated[
-        Autoscaling, Meta(description="Pods of the API by their load.")
-    ] | None = None
+    replicas: (
+        Annotated[
+            int,
+            Meta(
+                ge=0,
+                le=100,
+                description="Pods of the API: 2 when neither this nor autoscaling is given.",
+            ),
+        ]
+        | None
+    ) = None
+    autoscaling: (
+        Annotated[Autoscaling, Meta(description="Pods of the API by their load.")] | None
+    ) = None
     database: Annotated[
         Database,
-        Meta(description="The database: exactly one of `secretRef`, `postgres` and `cloudNativePG`."),
+        Meta(
+            description="The database: exactly one of `secretRef`, `postgres` and `cloudNativePG`."
+        ),
     ]
     migrations: Annotated[
         Migrations, Meta(description="How the schema of the database follows the version.")
     ] = Migrations()
     auth: Annotated[Auth, Meta(description="API keys.")] = Auth()
-    rate_limit: Annotated[
-        RateLimit, Meta(description="Requests of one API key, at most.")
-    ] = RateLimit()
+    rate_limit: Annotated[RateLimit, Meta(description="Requests of one API key, at most.")] = (
+        RateLimit()
+    )
     log_level: Annotated[LogLevel, Meta(description="The least severity that is logged.")] = (
         LogLevel.INFO
     )
@@ -135,22 +160,25 @@ class EngineSpec(Kind, kw_only=True):
         Meta(description="What an API container asks for: one process uses one processor."),
     ] = Resources(requests={"cpu": "500m", "memory": "256Mi"}, limits={"memory": "512Mi"})
     node_selector: Annotated[Labels, Meta(description="Labels of the nodes to run on.")] = {}
-    tolerations: Annotated[
-        list[Foreign], Meta(max_length=32, description="As in a pod.")
-    ] = []
+    tolerations: Annotated[list[Foreign], Meta(max_length=32, description="As in a pod.")] = []
     affinity: Annotated[Foreign, Meta(description="As in a pod.")] | None = None
-    topology_spread_constraints: Annotated[
-        list[Foreign],
-        Meta(
-            max_length=8,
-            description="As in a pod, with the labels of the pods filled in; over nodes and zones, as"
-            " far as that is possible, when they are not given.",
-        ),
-    ] | None = None
+    topology_spread_constraints: (
+        Annotated[
+            list[Foreign],
+            Meta(
+                max_length=8,
+                description="As in a pod, with the labels of the pods filled in; over nodes and zones, as"
+                " far as that is possible, when they are not given.",
+            ),
+        ]
+        | None
+    ) = None
     priority_class_name: Annotated[Name, Meta(description="As in a pod.")] | None = None
     pod_labels: Annotated[Labels, Meta(description="More labels for all pods.")] = {}
     pod_annotations: Annotated[Annotations, Meta(description="More annotations for all pods.")] = {}
-    probes: Annotated[Probes, Meta(description="How patiently the API's pods are asked.")] = Probes()
+    probes: Annotated[Probes, Meta(description="How patiently the API's pods are asked.")] = (
+        Probes()
+    )
     termination_grace_period_seconds: Annotated[
         int,
         Meta(
@@ -161,9 +189,12 @@ class EngineSpec(Kind, kw_only=True):
         ),
     ] = 40
     ingress: Annotated[Ingress, Meta(description="An Ingress in front of the API.")] | None = None
-    http_route: Annotated[
-        HttpRoute, Meta(description="An HTTPRoute of the Gateway API in front of the API.")
-    ] | None = None
+    http_route: (
+        Annotated[
+            HttpRoute, Meta(description="An HTTPRoute of the Gateway API in front of the API.")
+        ]
+        | None
+    ) = None
     network_policy: Annotated[
         NetworkPolicy, Meta(description="Who may talk to the pods, and whom they may talk to.")
     ] = NetworkPolicy()
@@ -192,7 +223,7 @@ class EngineSpec(Kind, kw_only=True):
     ] = DeletionPolicy.RETAIN
 
 
-class ObjectMeta(Kind):
+class ObjectMeta(Kind, frozen=True):
     """The part of an object's metadata that the operator reads."""
 
     name: str
@@ -206,7 +237,7 @@ class ObjectMeta(Kind):
     deletion_timestamp: str | None = None
 
 
-class Engine(Kind):
+class Engine(Kind, frozen=True):
     """A `PicoPayEngine` as the API server returns it."""
 
     metadata: ObjectMeta

@@ -19,7 +19,7 @@ from picopay_operator.spec.kinds import (
 )
 
 
-class IngressTls(Kind):
+class IngressTls(Kind, frozen=True):
     """TLS of an Ingress."""
 
     secret_name: Annotated[
@@ -28,30 +28,36 @@ class IngressTls(Kind):
     ]
 
 
-class Ingress(Kind):
+class Ingress(Kind, frozen=True):
     """An Ingress in front of the API."""
 
     host: Annotated[Hostname, Meta(description="The host name under which the API is reached.")]
-    class_name: Annotated[
-        Name, Meta(description="The class; the cluster's default one when it is not given.")
-    ] | None = None
+    class_name: (
+        Annotated[
+            Name, Meta(description="The class; the cluster's default one when it is not given.")
+        ]
+        | None
+    ) = None
     annotations: Annotated[
         Annotations, Meta(description="For the controller, or for cert-manager.")
     ] = {}
-    tls: Annotated[IngressTls, Meta(description="TLS; plain HTTP when it is not given.")] | None = None
+    tls: Annotated[IngressTls, Meta(description="TLS; plain HTTP when it is not given.")] | None = (
+        None
+    )
 
 
-class ParentReference(Kind):
+class ParentReference(Kind, frozen=True):
     """A Gateway that a route belongs to."""
 
     name: Annotated[Name, Meta(description="The name of the Gateway.")]
-    namespace: Annotated[
-        Label, Meta(description="Its namespace; the engine's when it is not given.")
-    ] | None = None
+    namespace: (
+        Annotated[Label, Meta(description="Its namespace; the engine's when it is not given.")]
+        | None
+    ) = None
     section_name: Annotated[Name, Meta(description="One listener of it.")] | None = None
 
 
-class HttpRoute(Kind):
+class HttpRoute(Kind, frozen=True):
     """An HTTPRoute of the Gateway API in front of the API."""
 
     parent_refs: Annotated[
@@ -64,7 +70,7 @@ class HttpRoute(Kind):
     ] = []
 
 
-class NetworkPolicy(Kind):
+class NetworkPolicy(Kind, frozen=True):
     """Who may talk to the pods, and whom they may talk to."""
 
     enabled: Annotated[bool, Meta(description="Whether there is a policy.")] = False
@@ -82,7 +88,7 @@ class NetworkPolicy(Kind):
     ] = []
 
 
-class DisruptionBudget(Kind):
+class DisruptionBudget(Kind, frozen=True):
     """How many pods stay when nodes are drained."""
 
     enabled: Annotated[bool, Meta(description="Whether there is a budget.")] = True
@@ -91,28 +97,30 @@ class DisruptionBudget(Kind):
     ] = 1
 
 
-class Monitor(Kind):
+class Monitor(Kind, frozen=True):
     """An object for Prometheus' operator, or for Grafana."""
 
     enabled: Annotated[bool, Meta(description="Whether it is made.")] = False
     labels: Annotated[Labels, Meta(description="Labels by which it is chosen.")] = {}
 
 
-class ServiceMonitor(Monitor):
+class ServiceMonitor(Monitor, frozen=True):
     """A ServiceMonitor of Prometheus' operator for the API and the worker."""
 
-    interval_seconds: Annotated[int, Meta(ge=5, le=300, description="The time between scrapes.")] = 30
+    interval_seconds: Annotated[
+        int, Meta(ge=5, le=300, description="The time between scrapes.")
+    ] = 30
 
 
-class Monitoring(Kind):
+class Monitoring(Kind, frozen=True):
     """What watches the engine. Where an API is missing, a condition says so."""
 
     service_monitor: Annotated[
         ServiceMonitor, Meta(description="Has Prometheus scrape the pods.")
     ] = ServiceMonitor()
-    prometheus_rule: Annotated[Monitor, Meta(description="Alerts, each with its runbook.")] = Monitor()
+    prometheus_rule: Annotated[Monitor, Meta(description="Alerts, each with its runbook.")] = (
+        Monitor()
+    )
     dashboard: Annotated[
         Monitor, Meta(description="A ConfigMap with a dashboard for Grafana's sidecar.")
     ] = Monitor()
-
-

@@ -1,4 +1,4 @@
-"""What the parts of a `PicoPayEngine` are made of: base class, rules in CEL, and the types of Kubernetes' fields.
+"""What the parts of a `PicoPayEngine` are made of: base class, rules in CEL, types of Kubernetes' fields.
 
 Used by the modules of this package, and by `crd.py`, which makes the schema from them. Nothing here, or in
 the package, decides anything: these are shapes.
@@ -73,20 +73,20 @@ Foreign = Annotated[
 """A part of a pod that is handed on as it is: Kubernetes' own schema judges it."""
 
 
-class LocalReference(Kind):
+class LocalReference(Kind, frozen=True):
     """An object of the engine's namespace."""
 
     name: Annotated[Name, Meta(description="Its name.")]
 
 
-class SecretReference(Kind):
+class SecretReference(Kind, frozen=True):
     """A key of a Secret in the engine's namespace."""
 
     name: Annotated[Name, Meta(description="The name of the Secret.")]
     key: Annotated[SecretKey, Meta(description="The key in it.")]
 
 
-class Resources(Kind):
+class Resources(Kind, frozen=True):
     """What a container asks for and may use."""
 
     requests: Annotated[

@@ -45,7 +45,7 @@ class PullPolicy(StrEnum):
     NEVER = "Never"
 
 
-class Image(Kind):
+class Image(Kind, frozen=True):
     """The image of the API; the release that the operator was made with when nothing is given."""
 
     repository: (
@@ -85,7 +85,7 @@ class Image(Kind):
     )
 
 
-class Autoscaling(Kind, kw_only=True):
+class Autoscaling(Kind, frozen=True, kw_only=True):
     """A HorizontalPodAutoscaler for the API's pods. The operator leaves their number alone then."""
 
     rules = (
@@ -111,14 +111,14 @@ class Autoscaling(Kind, kw_only=True):
     ] = 300
 
 
-class ConfigMapReference(Kind):
+class ConfigMapReference(Kind, frozen=True):
     """A key of a ConfigMap in the engine's namespace."""
 
     name: Annotated[str, Meta(min_length=1, max_length=253, description="Its name.")]
     key: Annotated[SecretKey, Meta(description="The key in it.")]
 
 
-class VariableSource(Kind):
+class VariableSource(Kind, frozen=True):
     """Where the value of a variable is."""
 
     rules = (
@@ -134,7 +134,7 @@ class VariableSource(Kind):
     ) = None
 
 
-class Variable(Kind):
+class Variable(Kind, frozen=True):
     """A variable of the environment."""
 
     rules = (
@@ -160,7 +160,7 @@ class Variable(Kind):
     value_from: Annotated[VariableSource, Meta(description="Where its value is.")] | None = None
 
 
-class Probe(Kind):
+class Probe(Kind, frozen=True):
     """How patiently a pod is asked; what is not given stays as it is without."""
 
     period_seconds: (
@@ -175,7 +175,7 @@ class Probe(Kind):
     ) = None
 
 
-class Probes(Kind):
+class Probes(Kind, frozen=True):
     """The probes of the API's pods: `/livez` (the process), `/readyz` (it can take payments)."""
 
     startup: Annotated[
@@ -190,7 +190,7 @@ class Probes(Kind):
     ] = Probe()
 
 
-class Worker(Kind):
+class Worker(Kind, frozen=True):
     """The pods that work beside the API: they seal history, audit it, and expire holds."""
 
     replicas: Annotated[
@@ -209,7 +209,7 @@ class Strategy(StrEnum):
     BLUE_GREEN = "BlueGreen"
 
 
-class BlueGreen(Kind):
+class BlueGreen(Kind, frozen=True):
     """How all pods of a new version take over at once."""
 
     auto_promote: Annotated[
@@ -227,7 +227,7 @@ class BlueGreen(Kind):
     ] = 30
 
 
-class Rollout(Kind):
+class Rollout(Kind, frozen=True):
     """How a new version, or any change of the pods, is brought in."""
 
     rules = (

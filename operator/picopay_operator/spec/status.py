@@ -16,7 +16,7 @@ class ConditionStatus(StrEnum):
     UNKNOWN = "Unknown"
 
 
-class Condition(Kind, omit_defaults=False):
+class Condition(Kind, frozen=True, omit_defaults=False):
     """One aspect of an engine's state, as in all of Kubernetes' own objects."""
 
     type: Annotated[
@@ -51,36 +51,48 @@ class Condition(Kind, omit_defaults=False):
     ]
 
 
-class Revisions(Kind):
+class Revisions(Kind, frozen=True):
     """The schema of the database."""
 
     current: Annotated[str, Meta(description="The revision that the database has.")] | None = None
     target: Annotated[str, Meta(description="The revision that the version wants.")] | None = None
-    min_compatible: Annotated[
-        str, Meta(description="The oldest revision that the version can work with.")
-    ] | None = None
+    min_compatible: (
+        Annotated[str, Meta(description="The oldest revision that the version can work with.")]
+        | None
+    ) = None
     plan: Annotated[
         list[str],
         Meta(max_length=64, description="What a migration would do, a revision a line."),
     ] = []
-    plan_hash: Annotated[
-        str, Meta(description="What an approval of that plan has to name.")
-    ] | None = None
+    plan_hash: (
+        Annotated[str, Meta(description="What an approval of that plan has to name.")] | None
+    ) = None
     attempts: Annotated[int, Meta(ge=0, description="Attempts of the migration so far.")] = 0
+    job: Annotated[str, Meta(description="The Job from which all this is known.")] | None = None
 
 
-class Secrets(Kind):
+class ServedRelease(Kind, frozen=True):
+    """A release that has served, and which schemas it goes with."""
+
+    version: Annotated[str, Meta(description="Its version.")]
+    image: Annotated[str, Meta(description="Its image.")]
+    head: Annotated[str, Meta(description="The revision that it wants.")]
+    min_compatible: Annotated[str, Meta(description="The oldest revision that it works with.")]
+
+
+class Secrets(Kind, frozen=True):
     """Secrets that the operator has made."""
 
-    admin_key: Annotated[
-        str, Meta(description="The Secret of the first administrator's key.")
-    ] | None = None
-    database: Annotated[
-        str, Meta(description="The Secret of the address of a database in the cluster.")
-    ] | None = None
+    admin_key: (
+        Annotated[str, Meta(description="The Secret of the first administrator's key.")] | None
+    ) = None
+    database: (
+        Annotated[str, Meta(description="The Secret of the address of a database in the cluster.")]
+        | None
+    ) = None
 
 
-class EngineStatus(Kind):
+class EngineStatus(Kind, frozen=True):
     """What the operator has seen and done."""
 
     observed_generation: Annotated[
@@ -99,13 +111,24 @@ class EngineStatus(Kind):
     ] = []
     replicas: Annotated[int, Meta(ge=0, description="API pods that there are.")] = 0
     ready_replicas: Annotated[int, Meta(ge=0, description="API pods that take requests.")] = 0
-    selector: Annotated[
-        str, Meta(description="The labels of the API pods, for autoscalers.")
-    ] = ""
+    selector: Annotated[str, Meta(description="The labels of the API pods, for autoscalers.")] = ""
     version: Annotated[str, Meta(description="The release that serves.")] | None = None
     image: Annotated[str, Meta(description="The image that serves.")] | None = None
     schema: Annotated[Revisions, Meta(description="The schema of the database.")] = Revisions()
-    endpoint: Annotated[
-        str, Meta(description="The URL of the API inside the cluster, or of its ingress.")
-    ] | None = None
+    releases: Annotated[
+        list[ServedRelease],
+        Meta(max_length=10, description="Releases that have served, the newest first."),
+    ] = []
+    connections_max: (
+        Annotated[
+            int, Meta(ge=0, description="Connections that the server of the database admits.")
+        ]
+        | None
+    ) = None
+    endpoint: (
+        Annotated[
+            str, Meta(description="The URL of the API inside the cluster, or of its ingress.")
+        ]
+        | None
+    ) = None
     secrets: Annotated[Secrets, Meta(description="Secrets that were made.")] = Secrets()

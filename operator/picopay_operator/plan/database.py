@@ -1,0 +1,96 @@
+"""The database of an engine: where its address is, and the objects of a database in the cluster. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from picopay_operator import names
+from picopay_operator.conditions import FALSE, UNKNOWN, Finding, Reason, Type
+from picopay_operator.manifests import cnpg, postgres
+from picopay_operator.manifests.access import access
+from picopay_operator.manifests.context import Access
+from picopay_operator.plan import secrets
+from picopay_operator.plan.outcome import Generated, Observed, Step
+from picopay_operator.resources import Ref
+from picopay_operator.spec.database import CloudNativePG, Postgres
+
+
+def step(observed: Observed) -> tuple[Access | None, Step]:
+    """Return how to reach the database, once that is possible, and what it takes."""
+    database = observed.engine.spec.database
+    if database.postgres:
+        ready, made = _in_the_cluster(observed, database.postgres)
+    elif database.cloud_native_pg:
+        ready, made = _of_cloud_native_pg(observed, database.cloud_native_pg)
+    else:
+        ready, made = True, Step()
+    found = access(observed.engine)
+    used = (found.url, found.migration_url, found.ca)
+    if not ready or any(key and secrets.value_digest(observed, key) is None for key in used):
+        return None, made
+    return found, made
+
+
+def _in_the_cluster(observed: Observed, wanted: Postgres) -> tuple[bool, Step]:
+    engine, name = observed.engine, names.postgres(observed.name)
+    seen, server = observed.secrets.get(name), observed.child("StatefulSet", name)
+    as_it_is = [Ref("StatefulSet", name), Ref("Service", name)]
+    if seen is not None and not seen.ours:
+        message = f"the Secret {name} is there and was not made by the operator: it is left alone"
+        return False, Step(findings=[_stalled(Reason.ADOPTION_REFUSED, message)], kept=as_it_is)
+    if seen is None and server is not None:
+        # A new password would not be the one that its volume knows.
+        message = (
+            f"the Secret {name} with the password of the database is gone, and its volume is not:"
+            " bring the Secret back from a backup, or delete the StatefulSet and its volume to begin anew"
+        )
+        return False, Step(findings=[_stalled(Reason.SECRET_LOST, message)], kept=as_it_is)
+    repository = observed.release.postgres_image
+    objects = [
+        postgres.service(engine, wanted),
+        postgres.stateful_set(engine, wanted, repository, _created_size(server)),
+    ]
+    if observed.child("PersistentVolumeClaim", postgres.claim_name(engine)):
+        objects.append(postgres.claim(engine, wanted))
+    made = Step(generated=[Generated("postgres", name, secrets.is_owned(engine))], wanted=objects)
+    if server and server.get("status", {}).get("readyReplicas"):
+        return True, made
+    return False, made | Step(findings=[_starting("the database in the cluster is starting")])
+
+
+def _created_size(server: Mapping[str, Any] | None) -> str | None:
+    """Return the size that the template of the claim was made with, which cannot be changed."""
+    for claim in (server or {}).get("spec", {}).get("volumeClaimTemplates", ()):
+        return str(claim["spec"]["resources"]["requests"]["storage"])
+    return None
+
+
+def _of_cloud_native_pg(observed: Observed, wanted: CloudNativePG) -> tuple[bool, Step]:
+    engine, secret = observed.engine, access(observed.engine).url
+    made = Step()
+    if wanted.cluster_ref is None:
+        if "Cluster" not in observed.apis:
+            message = "CloudNativePG is not installed: the API postgresql.cnpg.io is missing"
+            return False, Step(findings=[_away(Reason.OPTIONAL_API_MISSING, message)])
+        version = engine.spec.version or observed.release.version
+        made = Step(wanted=[cnpg.cluster(engine, wanted, version)])
+    if secrets.value_digest(observed, secret) is not None:
+        return True, made
+    if wanted.cluster_ref is None:
+        return False, made | Step(findings=[_starting("CloudNativePG is making the database")])
+    message = (
+        f"the Secret {secret.secret} of the Cluster {wanted.cluster_ref.name} is not there:"
+        " is there such a Cluster in the engine's namespace?"
+    )
+    return False, Step(findings=[_away(Reason.CLUSTER_NOT_FOUND, message)])
+
+
+def _starting(message: str) -> Finding:
+    return Finding(Type.DATABASE_REACHABLE, UNKNOWN, Reason.DATABASE_STARTING, message)
+
+
+def _away(reason: Reason, message: str) -> Finding:
+    return Finding(Type.DATABASE_REACHABLE, FALSE, reason, message)
+
+
+def _stalled(reason: Reason, message: str) -> Finding:
+    return Finding(Type.SECRETS_READY, FALSE, reason, message, stalled=True)

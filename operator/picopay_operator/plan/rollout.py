@@ -1,0 +1,237 @@
+"""The rollout: Deployments of the API and the worker, and the Service that leads to them. Pure.
+
+A change of the API's pods either happens within one Deployment, pod by pod, or beside it (blue-green): a
+second Deployment is made, and when it is complete, checked and promoted, the Service switches to it; the
+first stays for a while, to go back to. Which one the Service leads to is written on the Service itself.
+"""
+
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from picopay_operator import drift, names
+from picopay_operator.conditions import FALSE, TRUE, Finding, Reason, Type
+from picopay_operator.manifests import api, worker
+from picopay_operator.manifests.context import Context, Manifest
+from picopay_operator.names import Component
+from picopay_operator.plan import admitted, jobs, upkeep
+from picopay_operator.plan.jobs import Live
+from picopay_operator.plan.outcome import Observed, Step
+from picopay_operator.resources import Ref
+from picopay_operator.spec.pods import Strategy
+
+
+class Pods(NamedTuple):
+    """How many API pods there are, and how many of them take requests: for the status."""
+
+    replicas: int
+    ready: int
+
+
+def step(observed: Observed, context: Context) -> Step:
+    """Roll out what the context says; the schema goes with it."""
+    spec = observed.engine.spec
+    revision = _revision(context) if spec.rollout.strategy is Strategy.BLUE_GREEN else None
+    target = names.api_revision(context.name, revision) if revision else names.api(context.name)
+    wanted = api.deployment(context, revision)
+    wanted["metadata"]["annotations"] = {names.ADMITTED: admitted.written(context)}
+    active = active_deployment(observed) or target
+    made = Step(wanted=[worker.deployment(context), worker.service(context)])
+    if spec.pod_disruption_budget.enabled and not spec.suspended:
+        made |= Step(wanted=[api.disruption_budget(context)])
+    if not spec.suspended and (autoscaler := api.autoscaler(context)):
+        made |= Step(wanted=[autoscaler])
+    if active == target:
+        service = _service(observed, context, revision, target)
+        progress = _progress(observed, context, wanted)
+        made |= Step(wanted=[wanted, service], findings=[progress])
+    else:
+        made |= _take_over(observed, context, wanted, active, revision)
+    return made | _retire(observed, active, target) | Step(findings=[_available(observed, active)])
+
+
+def active_deployment(observed: Observed) -> str | None:
+    """Return the name of the Deployment to which the Service leads; None before there is one."""
+    service = observed.child("Service", names.api(observed.name))
+    written = (service or {}).get("metadata", {}).get("annotations", {}).get(names.ACTIVE)
+    if written and observed.child("Deployment", written):
+        return str(written)
+    there = sorted(_api_deployments(observed), key=lambda one: -_pods(one).ready)
+    return str(there[0]["metadata"]["name"]) if there else None
+
+
+def serving(observed: Observed) -> admitted.Admitted | None:
+    """Return what the pods to which the Service leads were admitted with."""
+    active = active_deployment(observed)
+    live = observed.child("Deployment", active) if active else None
+    return admitted.read(live) if live else None
+
+
+def pods(observed: Observed) -> Pods:
+    """Return the number of API pods of the Deployment to which the Service leads."""
+    active = active_deployment(observed)
+    live = observed.child("Deployment", active) if active else None
+    return _pods(live) if live else Pods(0, 0)
+
+
+def kept(observed: Observed) -> Step:
+    """Leave everything as it is: what should be there instead is not known (yet)."""
+    kinds = ("Deployment", "Service", "PodDisruptionBudget", "HorizontalPodAutoscaler")
+    found = [ref for ref in observed.children if ref.kind in kinds]
+    active = active_deployment(observed)
+    return Step(kept=found, findings=[_available(observed, active)] if active else [])
+
+
+def _revision(context: Context) -> str:
+    return drift.digest(api.template(context), 8)
+
+
+def _take_over(
+    observed: Observed, context: Context, wanted: Manifest, active: str, revision: str | None
+) -> Step:
+    """Bring the wanted Deployment up beside the active one, and switch when it may."""
+    target = wanted["metadata"]["name"]
+    old = Ref("Deployment", active)
+    beside = Step(wanted=[wanted], kept=[old])
+    still = Step(kept=[Ref("Service", names.api(observed.name))])
+    progress = _progress(observed, context, wanted)
+    if progress.reason is Reason.DEADLINE_EXCEEDED or progress.stalled:
+        message = f"{active} still serves, and {target} does not come up: {progress.message}"
+        aborted = Finding(
+            Type.ROLLOUT_COMPLETE, FALSE, Reason.ROLLOUT_ABORTED, message, stalled=True
+        )
+        return beside | still | Step(findings=[aborted])
+    if progress.status is not TRUE:
+        return beside | still | Step(findings=[progress])
+    checked = Step()
+    if revision:
+        sound, checked = upkeep.check(observed, context, f"switch to {target}")
+        if not sound:
+            waits = _waits(f"{target} is ready and waits for the check of the money")
+            return beside | still | checked | Step(findings=[waits])
+        promoted = observed.engine.metadata.annotations.get(names.PROMOTE) == revision
+        if not (promoted or observed.engine.spec.rollout.blue_green.auto_promote):
+            message = (
+                f"{target} is ready: promote it with the annotation {names.PROMOTE}={revision}"
+            )
+            pending = Finding(Type.ROLLOUT_COMPLETE, FALSE, Reason.PROMOTION_PENDING, message)
+            return beside | still | checked | Step(findings=[pending])
+    service = _service(observed, context, revision, target)
+    return (
+        beside
+        | checked
+        | Step(wanted=[service], findings=[_waits(f"the Service leads to {target} now")])
+    )
+
+
+def _service(observed: Observed, context: Context, revision: str | None, target: str) -> Manifest:
+    """Return the Service, with a note of where it leads and since when."""
+    service = api.service(context, revision)
+    live = observed.child("Service", names.api(observed.name))
+    annotations = (live or {}).get("metadata", {}).get("annotations", {})
+    since = annotations.get(names.SWITCHED_AT) if annotations.get(names.ACTIVE) == target else None
+    since = since or observed.now.isoformat(timespec="seconds")
+    service["metadata"]["annotations"] = {names.ACTIVE: target, names.SWITCHED_AT: since}
+    return service
+
+
+def _retire(observed: Observed, active: str, target: str) -> Step:
+    """Delete Deployments that nothing leads to any more, once nobody is likely to go back to them."""
+    service = observed.child("Service", names.api(observed.name))
+    annotations = (service or {}).get("metadata", {}).get("annotations", {})
+    delay = timedelta(seconds=observed.engine.spec.rollout.blue_green.scale_down_delay_seconds)
+    retired = Step()
+    for one in _api_deployments(observed):
+        name = one["metadata"]["name"]
+        if name in {active, target}:
+            continue
+        if active != target:
+            # A takeover that something newer has overtaken: it never served.
+            retired |= Step(deleted=[Ref("Deployment", name)])
+            continue
+        since = annotations.get(names.SWITCHED_AT)
+        left = (datetime.fromisoformat(since) + delay - observed.now) if since else timedelta()
+        if left > timedelta():
+            kept = [Ref("Deployment", name)]
+            retired |= Step(kept=kept, look_again_s=left.total_seconds())
+        else:
+            retired |= Step(deleted=[Ref("Deployment", name)])
+    return retired
+
+
+def _api_deployments(observed: Observed) -> list[Live]:
+    return [
+        one
+        for one in observed.of_kind("Deployment")
+        if one["metadata"].get("labels", {}).get(names.COMPONENT_LABEL) == Component.API
+    ]
+
+
+def _progress(observed: Observed, context: Context, wanted: Manifest) -> Finding:
+    """Tell how far the API's and the worker's Deployments are."""
+    waiting = {
+        names.worker(context.name): worker.deployment(context),
+        wanted["metadata"]["name"]: wanted,
+    }
+    for name, manifest in waiting.items():
+        live = observed.child("Deployment", name)
+        component = Component(manifest["metadata"]["labels"][names.COMPONENT_LABEL])
+        if live is None or drift.differences(drift.marked(manifest), live):
+            return _waits(f"{name} is being brought up to {context.image}")
+        if (finding := _unfinished(observed, live, component)) is not None:
+            return finding
+    message = f"all pods run {context.image}"
+    if observed.engine.spec.suspended:
+        message = "no pods run, as the engine is suspended"
+    return Finding(Type.ROLLOUT_COMPLETE, TRUE, Reason.ROLLED_OUT, message)
+
+
+def _unfinished(observed: Observed, live: Live, component: Component) -> Finding | None:
+    """Return what a Deployment still waits for; None when it is complete."""
+    name, status = live["metadata"]["name"], live.get("status", {})
+    replicas = live["spec"].get("replicas", 1)
+    updated, all_pods = status.get("updatedReplicas", 0), status.get("replicas", 0)
+    seen = status.get("observedGeneration", 0) >= live["metadata"].get("generation", 1)
+    if seen and updated == all_pods == replicas == status.get("availableReplicas", 0):
+        return None
+    trouble = jobs.trouble(jobs.of_component(observed, component))
+    for condition in status.get("conditions", ()):
+        if condition.get("type") == "Progressing" and condition.get("status") == "False" and seen:
+            reason = trouble.reason if trouble else Reason.DEADLINE_EXCEEDED
+            message = (
+                f"{name} has not moved for {live['spec'].get('progressDeadlineSeconds', 600)} s"
+            )
+            message = f"{message}: {trouble.message}" if trouble else message
+            return Finding(Type.ROLLOUT_COMPLETE, FALSE, reason, message, stalled=True)
+    if trouble:
+        return Finding(Type.ROLLOUT_COMPLETE, FALSE, trouble.reason, trouble.message)
+    return _waits(
+        f"{updated} of {replicas} pods of {name} are new, {status.get('availableReplicas', 0)} available"
+    )
+
+
+def _available(observed: Observed, active: str) -> Finding:
+    live = observed.child("Deployment", active)
+    if observed.engine.spec.suspended:
+        message = "the engine is suspended"
+        return Finding(Type.AVAILABLE, FALSE, Reason.SUSPENDED, message)
+    for condition in (live or {}).get("status", {}).get("conditions", ()):
+        if condition.get("type") == "Available" and condition.get("status") == "True":
+            ready = _pods(live).ready if live else 0
+            return Finding(
+                Type.AVAILABLE, TRUE, Reason.PODS_AVAILABLE, f"{ready} pods take requests"
+            )
+    return Finding(
+        Type.AVAILABLE,
+        FALSE,
+        Reason.PODS_UNAVAILABLE,
+        "fewer pods take requests than there should be",
+    )
+
+
+def _pods(live: Live) -> Pods:
+    status = live.get("status", {})
+    return Pods(status.get("replicas") or 0, status.get("readyReplicas") or 0)
+
+
+def _waits(message: str) -> Finding:
+    return Finding(Type.ROLLOUT_COMPLETE, FALSE, Reason.PROGRESSING, message)
