@@ -33,6 +33,7 @@ check: $(READY) ## Check format, style, types, imports, generated files and the 
 	$(RUN)lint-imports
 	@set -ex; for module in $(GENERATED_CHECKS); do $(RUN)python -m $$module --check; done
 	PYTHONPATH=tests $(RUN)python -m support.schema_drift
+	PYTHONPATH=tests $(RUN)python -m support.chart_files --check
 
 bench: $(READY) ## Measure payments per second, beside pgbench and a no-op (ARGS=--full: longer).
 	@exec $(RUN)python tests/benchmarks/run.py $(ARGS)
