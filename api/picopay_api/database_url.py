@@ -143,6 +143,11 @@ class DatabaseUrl(msgspec.Struct, frozen=True, repr_omit_defaults=True):
         """Return the same address with some fields changed, such as `database`."""
         return msgspec.structs.replace(self, **changes)
 
+    def secrets(self) -> list[str]:
+        """Return the passwords in it, for those who must not show them."""
+        hidden = [value for name, value in self.parameters if name == "sslpassword"]
+        return [self.password, *hidden] if self.password else hidden
+
     @property
     def text(self) -> str:
         """The address as a libpq URL, with the password: for the environment of child processes."""

@@ -69,7 +69,7 @@ def test_a_schema_that_is_ahead_and_admits_this_release_is_left_alone(
         "up_to_date": True,
     }
     assert console.json("migrate", "--check")["up_to_date"] is True
-    assert console.json("migrate", "--plan") == {"steps": []}
+    assert console.json("migrate", "--plan") == {"steps": [], "plan_hash": None}
     assert console.json("schema", "info")["current"] == ahead
     for arguments in (("--to", HEAD), ("--plan", "--to", HEAD)):
         refusal = console.refusal("migrate", *arguments)
@@ -89,7 +89,7 @@ def test_a_schema_that_is_ahead_and_does_not_admit_this_release_is_left_alone(
     before = noted(database_url)
     sentence = f"the schema is at {ahead} and admits releases from {ahead} on, this one is {HEAD}"
     refusal = console.refusal("migrate")
-    assert (refusal["exit_code"], refusal["code"]) == (ExitCode.SCHEMA, "migration_refused")
+    assert (refusal["exit_code"], refusal["code"]) == (ExitCode.SCHEMA, "schema_ahead")
     assert sentence in refusal["detail"]
     console.json("migrate", "--check", exit_code=ExitCode.SCHEMA)
     assert sentence in console.error
@@ -181,7 +181,7 @@ def test_functions_that_are_not_this_releases_are_put_right(
     state = console.json("migrate", "--check", exit_code=ExitCode.SCHEMA)
     assert (state["current"], state["up_to_date"]) == (HEAD, False)
     assert "the functions in the database are not those of this release" in console.error
-    assert console.json("migrate", "--plan") == {"steps": []}
+    assert console.json("migrate", "--plan") == {"steps": [], "plan_hash": None}
     assert console.json("migrate")["up_to_date"] is True
     assert noted(database_url) == before
 

@@ -125,7 +125,7 @@ def test_a_table_that_somebody_holds_stops_a_migration_before_anything_is_done(
 
     with release.in_force():
         refusal = asyncio.run(held())
-        assert (refusal["exit_code"], refusal["code"]) == (ExitCode.SCHEMA, "sqlstate_55P03")
+        assert (refusal["exit_code"], refusal["code"]) == (ExitCode.BUSY, "sqlstate_55P03")
         assert asyncio.run(rows(database_url, NOTED)) == before
         assert len(asyncio.run(migrate.upgrade_async(database_url))) == 1
         assert asyncio.run(migrate.read_state(database_url)).is_head()

@@ -199,6 +199,7 @@ def test_revisions_are_numbered_and_say_whom_they_admit() -> None:
         assert step.title
         assert step.min_compatible in REVISIONS
         assert step.min_compatible <= step.revision
+        assert isinstance(step.destructive, bool)
     assert MIN_COMPATIBLE_SCHEMA in REVISIONS
     assert schema.head() == REVISIONS[-1]
 

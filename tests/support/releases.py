@@ -23,6 +23,7 @@ from alembic import op
 revision = "{revision}"
 down_revision = "{before}"
 min_compatible = "{min_compatible}"
+destructive = {destructive}
 
 
 def upgrade() -> None:
@@ -43,7 +44,7 @@ class Release:
             shutil.copy(script, folder)
         self._base = self.revisions()[-1]
 
-    def add(self, *statements: str, admits_older: bool = True) -> str:
+    def add(self, *statements: str, admits_older: bool = True, destructive: bool = False) -> str:
         """Add a revision on top and return it; it admits this release, or none that is older."""
         before = self.revisions()[-1]
         revision = f"{int(before) + 1:04}"
@@ -52,6 +53,7 @@ class Release:
             revision=revision,
             before=before,
             min_compatible=self._base if admits_older else revision,
+            destructive=destructive,
             statements=statements,
         )
         self._versions.joinpath(f"{revision}_more.py").write_text(text, encoding="utf-8")

@@ -102,6 +102,10 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
         ["accounts", "create", "USD", "--min-balance", "much"],
         ["accounts", "create", "USD", "-m", "novalue"],
         ["migrate", "--plan", "--check"],
+        ["migrate", "--plan", "--report", "report.json"],
+        ["migrate", "--check", "--hold", "always"],
+        ["migrate", "--hold", "never"],
+        ["migrate", "--approve", "0"],
         ["audit", "prove", "acct_1"],
     ],
     ids=" ".join,
@@ -127,6 +131,7 @@ def test_numbers_of_exit_codes_never_change() -> None:
         "SCHEMA": 5,
         "REFUSED": 6,
         "BUSY": 7,
+        "HELD": 8,
         "INTERNAL": 70,
         "INTERRUPTED": 130,
     }

@@ -79,16 +79,19 @@ def reaching_database() -> Iterator[None]:
     """
     import asyncpg
 
+    from picopay_api.store.database import UNREACHABLE
+
     try:
         yield
-    except (
-        OSError,
-        asyncpg.PostgresConnectionError,
-        asyncpg.CannotConnectNowError,
-        asyncpg.TooManyConnectionsError,
-        asyncpg.InvalidAuthorizationSpecificationError,
-        asyncpg.InvalidCatalogNameError,
-    ) as error:
+    except asyncpg.ClientConfigurationError as error:
+        raise CommandFailed(
+            f"the address of the database cannot be used: {error}",
+            ExitCode.CONFIGURATION,
+            code="settings_invalid",
+        ) from error
+    except UNREACHABLE as error:
+        if isinstance(error, ValueError) and not isinstance(error, OSError):
+            raise  # an argument that the driver cannot encode, not a certificate that does not hold
         raise CommandFailed(
             f"the database cannot be reached: {error}",
             ExitCode.UNAVAILABLE,

@@ -43,7 +43,11 @@ class ExitCode(IntEnum):
         6,
         "Understood and refused: not found, not allowed, insufficient funds. The code is told.",
     )
-    BUSY = 7, "Another process has it: the data directory, the port or the migration lock."
+    BUSY = (
+        7,
+        "Another process has it: the data directory, the port, the migration lock or a table.",
+    )
+    HELD = 8, "The plan of the migration waits for approval; nothing was done."
     INTERNAL = 70, "A defect of PicoPay. Please report it with what was written to stderr."
     INTERRUPTED = 130, "Interrupted before it was done."
 
@@ -85,3 +89,16 @@ def failure_of(error: PicoPayError) -> CommandFailed:
     faults = error.faults if isinstance(error, RequestError) else ()
     message = "; ".join([error.detail, *(f"{each.pointer}: {each.detail}" for each in faults)])
     return CommandFailed(message, exit_code, code=error.code, hint=hint)
+
+
+def ending_of(error: BaseException) -> CommandFailed:
+    """Say how an error ends a command, whatever it is."""
+    if isinstance(error, CommandFailed):
+        return error
+    if isinstance(error, PicoPayError):
+        return failure_of(error)
+    if isinstance(error, KeyboardInterrupt):
+        return CommandFailed("interrupted before it was done", ExitCode.INTERRUPTED)
+    return CommandFailed(
+        f"{type(error).__name__}: {error}", ExitCode.INTERNAL, code="internal_error"
+    )

@@ -4,19 +4,23 @@ import asyncio
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
+from picopay_api import __version__
 from picopay_api.cli.console import print_json, print_table, progress
 from picopay_api.cli.direct import reaching_database, settings_of_environment
 from picopay_api.cli.exits import CommandFailed, ExitCode
 from picopay_api.cli.options import AsJson, examples
+from picopay_api.cli.report import Draft, ReportFile, reported
+from picopay_api.store.plan import Hold, plan_hash
 
 if TYPE_CHECKING:
     from picopay_api.database_url import DatabaseUrl
     from picopay_api.settings import Settings
+    from picopay_api.store.migrate import Course
     from picopay_api.store.schema import SchemaState
 
 app = typer.Typer(add_completion=False)
@@ -28,6 +32,7 @@ app = typer.Typer(add_completion=False)
         "picopay migrate --plan",
         "picopay migrate --check || echo not yet",
         "picopay migrate --to 0001",
+        "picopay migrate --hold destructive --approve HASH",
     )
 )
 def migrate(
@@ -36,6 +41,17 @@ def migrate(
         bool, typer.Option("--check", help="Only tell whether anything is left; exit code 5 if so.")
     ] = False,
     to: Annotated[str, typer.Option(metavar="REV", help="The revision to go to.")] = "head",
+    hold: Annotated[
+        Hold | None,
+        typer.Option(
+            help="Which plans wait for approval, exit code 8: those that take away data, or all."
+        ),
+    ] = None,
+    approve: Annotated[
+        str | None,
+        typer.Option(metavar="HASH", help="The `plan_hash` of the plan that need not wait."),
+    ] = None,
+    report: ReportFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Migrate the database forward.
@@ -43,22 +59,37 @@ def migrate(
     Uses PICOPAY_MIGRATION_DATABASE_URL, the role that owns the schema on a direct connection, or
     DATABASE_URL where there is none. One migration runs at a time; another one waits up to two minutes
     (exit code 7). What was applied is logged to stderr.
+
+    With --hold, a plan is compared with --approve once nobody else can migrate, and runs only if it is
+    exactly what was approved. `picopay migrate --plan --json` tells its `plan_hash`.
     """
+    if plan and check:
+        raise CommandFailed("--plan and --check exclude each other", ExitCode.USAGE)
+    if (plan or check) and (hold or approve or report):
+        raise CommandFailed(
+            "--hold, --approve and --report are for a migration that runs", ExitCode.USAGE
+        )
+    if approve and not hold:
+        raise CommandFailed("--approve is of no use without --hold", ExitCode.USAGE)
+    if plan:
+        _show_plan(_prepare(), to, as_json)
+    elif check:
+        _check(_prepare(), as_json)
+    else:
+        with reported(report, _facts(None)) as draft:
+            settings = _prepare()
+            _migrate(settings, to, hold, approve, draft)
+            _show_state(_read_state(settings), as_json)
+
+
+def _prepare() -> "Settings":
     from picopay_api import logs
     from picopay_api.settings import LogFormat
 
-    if plan and check:
-        raise CommandFailed("--plan and --check exclude each other", ExitCode.USAGE)
     settings = settings_of_environment()
     log_format = LogFormat.TEXT if sys.stderr.isatty() else settings.log_format
     logs.configure(settings.log_level, log_format, sys.stderr)
-    if plan:
-        _show_plan(settings, to, as_json)
-    elif check:
-        _check(settings, as_json)
-    else:
-        migrate_to(settings, to)
-        _show_state(_read_state(settings), as_json)
+    return settings
 
 
 def migration_url(settings: "Settings") -> "DatabaseUrl":
@@ -66,32 +97,77 @@ def migration_url(settings: "Settings") -> "DatabaseUrl":
     return settings.migration_database_url or settings.database_url
 
 
-def migrate_to(settings: "Settings", revision: str) -> None:
-    """Migrate forward.
+def _migrate(
+    settings: "Settings", revision: str, hold: Hold | None, approved: str | None, draft: Draft
+) -> None:
+    from picopay_api.store.migrate import Course
+
+    for url in (settings.database_url, settings.migration_database_url):
+        draft.secrets += url.secrets() if url else ()
+    course = Course()
+    try:
+        migrate_to(settings, revision, hold=hold, approved=approved, course=course)
+    finally:
+        draft.facts.update(_facts(course))
+
+
+def migrate_to(settings: "Settings", revision: str, **options: Any) -> None:
+    """Migrate forward; the options are those of `store.migrate.upgrade_async`.
 
     Raises:
         CommandFailed: it cannot start, or a step failed.
     """
     from picopay_api.store import migrate as migrations
-    from picopay_api.store.migrate import MigrationBusy
 
     url = migration_url(settings)
     with _migrating(), progress("migrating") as tell:
-        try:
-            asyncio.run(migrations.upgrade_async(url, revision, tell))
-        except MigrationBusy as error:
-            raise CommandFailed(str(error), ExitCode.BUSY, code="migration_busy") from error
+        asyncio.run(migrations.upgrade_async(url, revision, tell, **options))
+
+
+def _facts(course: "Course | None") -> dict[str, Any]:
+    """Return the members of the report: what is known without a database, and what was found and done."""
+    from picopay_api.store import schema
+
+    found = course and course.found
+    steps = course.steps if course else []
+    applied = course.applied if course else []
+    return {
+        "release": __version__,
+        "current": applied[-1].revision if applied else found and found.current,
+        "head": schema.head(),
+        "min_compatible": schema.MIN_COMPATIBLE_SCHEMA,
+        "oldest_release": applied[-1].min_compatible if applied else found and found.oldest_release,
+        "steps": [
+            {"revision": step.revision, "title": step.title, "destructive": step.destructive}
+            for step in steps
+        ],
+        "plan_hash": plan_hash(steps),
+        "applied": [step.revision for step in applied],
+        "connections_max": course and course.connections_max,
+    }
 
 
 @contextmanager
 def _migrating() -> Iterator[None]:
-    from picopay_api.store.migrate import MigrationError
+    import asyncpg
+
+    from picopay_api.store.migrate import MigrationBusy, MigrationError, MigrationHeld
 
     try:
         with reaching_database():
             yield
     except MigrationError as error:
-        raise CommandFailed(str(error), ExitCode.SCHEMA, code="migration_refused") from error
+        exit_code = ExitCode.SCHEMA
+        if isinstance(error, MigrationBusy):
+            exit_code = ExitCode.BUSY
+        elif isinstance(error, MigrationHeld):
+            exit_code = ExitCode.HELD
+        raise CommandFailed(str(error), exit_code, code=error.code) from error
+    except CommandFailed as failure:
+        if isinstance(failure.__cause__, asyncpg.LockNotAvailableError):
+            # Nothing of the step was done, and who holds the table will let go of it.
+            failure.exit_code = ExitCode.BUSY
+        raise
 
 
 def _read_state(settings: "Settings") -> "SchemaState":
@@ -107,11 +183,24 @@ def _show_plan(settings: "Settings", revision: str, as_json: bool) -> None:
     with _migrating():
         steps = asyncio.run(migrations.plan(migration_url(settings), revision))
     if as_json:
-        print_json({"steps": [msgspec.structs.asdict(step) for step in steps]})
+        print_json(
+            {
+                "steps": [msgspec.structs.asdict(step) for step in steps],
+                "plan_hash": plan_hash(steps),
+            }
+        )
     else:
         print_table(
-            ("revision", "title", "min_compatible"),
-            ((step.revision, step.title, step.min_compatible) for step in steps),
+            ("revision", "title", "min_compatible", "destructive"),
+            (
+                (
+                    step.revision,
+                    step.title,
+                    step.min_compatible,
+                    "yes" if step.destructive else "no",
+                )
+                for step in steps
+            ),
             empty="nothing to migrate",
         )
 

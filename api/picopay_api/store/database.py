@@ -29,7 +29,7 @@ RETRYABLE = (
 )
 """What a second attempt can cure: another session was there first."""
 
-_UNREACHABLE = (
+UNREACHABLE = (
     OSError,
     TimeoutError,
     asyncpg.PostgresConnectionError,  # class 08
@@ -42,6 +42,7 @@ _UNREACHABLE = (
     asyncpg.InterfaceError,  # the session was closed under us
     asyncpg.InternalClientError,  # the server's last words came unasked; or no host is the primary
 )
+"""What says that the database cannot be reached now; of these, a `ValueError` says something else."""
 
 _TOOK_TOO_LONG = (TimeoutError, asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError)
 """What asking once more would only make worse."""
@@ -165,9 +166,9 @@ class Database:
                 finally:
                     if not kept:
                         connection.terminate()
-        except _UNREACHABLE as error:
-            if isinstance(error, ValueError):
-                raise  # an argument that the driver cannot encode
+        except UNREACHABLE as error:
+            if isinstance(error, ValueError) and not isinstance(error, OSError):
+                raise  # an argument that the driver cannot encode, not a certificate that does not hold
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 # Giving the session back has failed, too; who is cancelled must not go on for that.

@@ -30,6 +30,7 @@ from picopay_api.database_url import DatabaseUrl
 from picopay_api.logs import Event, get_logger
 from picopay_api.store import partitions, schema
 from picopay_api.store.migrations import run_statements
+from picopay_api.store.plan import Hold, Step, is_held, plan_hash
 from picopay_api.store.schema import SchemaState
 from picopay_api.store.tables import SCHEMA, metadata
 
@@ -71,25 +72,52 @@ _PARTITIONS = """
 SELECT relname FROM pg_class WHERE relispartition AND relnamespace = to_regnamespace('picopay')
 """
 
+# Sessions for which there is room. PostgreSQL has `reserved_connections` from 16 on.
+_CONNECTIONS_MAX = """
+SELECT sum(setting::integer * CASE name WHEN 'max_connections' THEN 1 ELSE -1 END)::integer
+  FROM pg_settings
+ WHERE name IN ('max_connections', 'superuser_reserved_connections', 'reserved_connections')
+"""
+
 Report = Callable[[str], None]
 
 _log = get_logger(__name__)
 
 
 class MigrationError(Exception):
-    """The migration cannot start or go on; the message says what to do."""
+    """The migration cannot start or go on; the message says what to do, `code` what it is."""
+
+    code = "migration_refused"
 
 
 class MigrationBusy(MigrationError):
     """Another migration holds the lock: the same command will do later."""
 
+    code = "migration_busy"
 
-class Step(msgspec.Struct, frozen=True):
-    """One revision that is still to come."""
 
-    revision: str
-    title: str
-    min_compatible: str
+class MigrationHeld(MigrationError):
+    """The plan waits for its approval."""
+
+    code = "migration_held"
+
+
+class SchemaAhead(MigrationError):
+    """A later release has migrated the database, and it admits this one no more."""
+
+    code = "schema_ahead"
+
+
+class Course(msgspec.Struct):
+    """What a migration has found before it began, and done since; kept up while it runs.
+
+    `connections_max` is how many sessions the server has room for, without those it reserves.
+    """
+
+    found: SchemaState | None = None
+    connections_max: int | None = None
+    steps: list[Step] = []
+    applied: list[Step] = []
 
 
 async def read_state(database_url: DatabaseUrl) -> SchemaState:
@@ -122,22 +150,40 @@ def upgrade(database_url: str, revision: str = "head", report: Report = lambda _
 
 
 async def upgrade_async(
-    database_url: DatabaseUrl, revision: str = "head", report: Report = lambda _: None
+    database_url: DatabaseUrl,
+    revision: str = "head",
+    report: Report = lambda _: None,
+    *,
+    hold: Hold | None = None,
+    approved: str | None = None,
+    course: Course | None = None,
 ) -> list[Step]:
     """Migrate a database forward to `revision`, telling `report` of each step; return the steps.
 
     What a newer release has migrated is left alone: its functions and what it admits are its own.
+    Whether the plan may run is decided under the lock: nothing can change it after that.
+
+    Raises:
+        MigrationBusy: another migration holds the lock.
+        MigrationHeld: `hold` has the plan wait, and `approved` is not its hash.
+        SchemaAhead: this release is too old for the database.
+        MigrationError: the revision is behind or unknown.
     """
+    course = course or Course()
     async with _connected(database_url) as connection:
         driver: asyncpg.Connection[Any]
         driver = (await connection.get_raw_connection()).driver_connection  # type: ignore[assignment]  # what `connect` below gave it
+        course.connections_max = await driver.fetchval(_CONNECTIONS_MAX)
+        course.found = await schema.state(driver)
         await _take_lock(driver, report)
-        found = await schema.state(driver)
-        steps = list(_steps(found.current, revision))
+        found = course.found = await schema.state(driver)
+        steps = course.steps = list(_steps(found.current, revision))
         if found.is_ahead():
             if problem := found.problem():
-                raise MigrationError(problem)
+                raise SchemaAhead(problem)
             return []
+        if is_held(steps, hold, approved):
+            raise MigrationHeld(_held(steps, approved))
         await _make_schema(driver)
         target = steps[-1].revision if steps else cast(str, found.current)
         # Where this release cannot work, the functions of an older one may still be at work.
@@ -145,6 +191,7 @@ async def upgrade_async(
         for step in steps:
             report(f"{step.revision} {step.title}")
             await connection.run_sync(_take_step, step, functions if step is steps[-1] else None)
+            course.applied.append(step)
             _log.info(Event.MIGRATION_APPLIED, revision=step.revision)
         if not steps:
             await connection.run_sync(_conclude, _step(target), functions)
@@ -202,6 +249,12 @@ async def _connected(database_url: DatabaseUrl) -> AsyncIterator[AsyncConnection
         raise (error.orig and error.orig.__cause__) or error from error
     finally:
         await engine.dispose()
+
+
+def _held(steps: list[Step], approved: str | None) -> str:
+    names = ", ".join(step.revision + " (destructive)" * step.destructive for step in steps)
+    other = "" if approved is None else "; what was approved is another one"
+    return f"the plan {names} waits for approval by its hash, {plan_hash(steps)}{other}"
 
 
 async def _take_lock(driver: "asyncpg.Connection[Any]", report: Report) -> None:
@@ -268,7 +321,10 @@ def _steps(current: str | None, revision: str) -> Iterator[Step]:
 
 def _step(revision: str) -> Step:
     script: Any = _scripts().get_revision(revision).module
-    return Step(revision, (script.__doc__ or "").strip().splitlines()[0], script.min_compatible)
+    title = (script.__doc__ or "").strip().splitlines()[0]
+    return Step(
+        revision, title, script.min_compatible, script.destructive, _digest(schema.FOLDER, revision)
+    )
 
 
 def _scripts() -> ScriptDirectory:
@@ -285,6 +341,16 @@ def _config(folder: Path) -> Config:
     config.set_main_option("script_location", str(folder / "migrations"))
     config.set_main_option("path_separator", "os")
     return config
+
+
+@cache
+def _digest(folder: Path, revision: str) -> str:
+    """Return the digest of a revision's files: the module and, beside it, its statements."""
+    whole = hashlib.sha256()
+    for path in sorted((folder / "migrations" / "versions").glob(f"{revision}_*.*")):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        whole.update(f"{path.name} {content}\n".encode())
+    return whole.hexdigest()
 
 
 @cache

@@ -1,7 +1,8 @@
 """The migrations of the schema: one file per revision, numbered, forward only.
 
 Run by `store/migrate.py` through Alembic. A revision is never edited once released; it names the oldest
-release head that may still write to the schema it leaves behind (`min_compatible`). The functions of
+release head that may still write to the schema it leaves behind (`min_compatible`), and says whether it
+takes away what an older one wrote (`destructive`): such a plan may have to be approved. The functions of
 the release come after its last revision: one that needs a function runs its script itself.
 """
 

@@ -10,6 +10,7 @@ from picopay_api.store.migrations import run_script
 revision = "0001"
 down_revision = None
 min_compatible = "0001"
+destructive = False
 
 
 def upgrade() -> None:
