@@ -15,13 +15,21 @@ SOURCES = Path(__file__).parent / "go"
 
 _PROGRAM = "controlplane"
 _BUILD_TIMEOUT_S = 3_600
+_LINES_SHOWN = 20
 _VERSION_PACKAGES = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+
+
+class BuildError(Exception):
+    """Go cannot build the programs; the last lines of what it said are the reason."""
 
 
 def build(folder: Path, names: tuple[str, ...]) -> None:
     """Build the programs into a folder. What an interrupted build left there is used.
 
     Modules and objects, some 4 GB, are kept apart from the user's own, and deleted when it is done.
+
+    Raises:
+        BuildError: Go says no.
     """
     scratch = folder / "scratch"
     go = _go(scratch / "go")
@@ -34,13 +42,20 @@ def build(folder: Path, names: tuple[str, ...]) -> None:
     }
     # No debug information is kept, so none is made. What else runs on the machine goes first.
     options = ["-gcflags=all=-dwarf=false", f"-ldflags={_link_flags()}"]
-    subprocess.run(
-        ["nice", "-n", "10", str(go), "build", *options, "-o", str(folder / _PROGRAM), "."],
-        cwd=SOURCES,
-        env=environment,
-        check=True,
-        timeout=_BUILD_TIMEOUT_S,
-    )
+    log = folder / "build.log"
+    with log.open("wb") as file:
+        ended = subprocess.run(
+            ["nice", "-n", "10", str(go), "build", *options, "-o", str(folder / _PROGRAM), "."],
+            cwd=SOURCES,
+            env=environment,
+            stdout=file,
+            stderr=file,
+            timeout=_BUILD_TIMEOUT_S,
+            check=False,
+        )
+    if ended.returncode:
+        last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LINES_SHOWN:]
+        raise BuildError("\n".join(["the control plane cannot be built:", *last]))
     for name in names:
         (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(_PROGRAM)

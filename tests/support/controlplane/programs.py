@@ -72,4 +72,7 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    print(programs())
+    try:
+        print(programs())
+    except KeyboardInterrupt:
+        sys.exit("Making them was interrupted; the next time goes on from there.")
