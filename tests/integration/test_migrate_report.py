@@ -16,6 +16,7 @@ from picopay_api.cli.exits import ExitCode
 from picopay_api.cli.report import BYTES_MAX
 from picopay_api.database_url import DatabaseUrl
 from picopay_api.store import migrate, schema
+from picopay_api.store.plan import plan_hash
 from support.console import Console
 from support.installation import environment
 from support.releases import Release
@@ -101,7 +102,7 @@ def test_the_first_migration(
         value(empty_database_url, shown, ["max_connections"])
     ) - asyncio.run(value(empty_database_url, shown, reserved))
     again = reported(console, file, ExitCode.OK)
-    nothing = {"steps": [], "plan_hash": None, "applied": []}
+    nothing: dict[str, Any] = {"steps": [], "plan_hash": None, "applied": []}
     assert again == {**report, **nothing}
 
 
@@ -156,7 +157,7 @@ def test_the_hash_is_that_of_the_files_and_of_nothing_else(tmp_path: Path) -> No
         release.add(sql)
         release.change_function("history.sql", "rows are only inserted", name)
         with release.in_force():
-            hashes.add(migrate.plan_hash(list(migrate._steps(HEAD, "head"))))
+            hashes.add(plan_hash(list(migrate._steps(HEAD, "head"))))
     assert len(hashes) == 2
 
 
@@ -213,7 +214,7 @@ def test_a_database_that_is_away(
     assert report["code"] == "database_unavailable"
     known = {"release": __version__, "head": HEAD, "min_compatible": schema.MIN_COMPATIBLE_SCHEMA}
     unknown = dict.fromkeys(("current", "oldest_release", "plan_hash", "connections_max"))
-    expected = {**known, **unknown, "steps": [], "applied": []}
+    expected: dict[str, Any] = {**known, **unknown, "steps": [], "applied": []}
     assert {key: report[key] for key in expected} == expected
 
 

@@ -31,7 +31,7 @@ SUBJECTS = (
 def test_every_command_of_the_design_is_there() -> None:
     wanted = {"up", "serve", "worker", "migrate", "schema info", "healthcheck", "audit", "pay"}
     wanted |= {f"ledgers {name}" for name in ("create", "list", "get")}
-    wanted |= {f"keys {name}" for name in ("create", "list", "roll", "revoke")}
+    wanted |= {f"keys {name}" for name in ("create", "ensure", "list", "roll", "revoke")}
     wanted |= {
         f"accounts {name}"
         for name in (

@@ -6,18 +6,15 @@ What users changed since then is left alone.
 """
 
 import os
-import re
 from pathlib import Path
 from uuid import UUID
-
-import asyncpg
 
 from picopay_api.engine.accounts import NewAccount
 from picopay_api.engine.commands import PostingRequest, Transact
 from picopay_api.engine.engine import Engine
 from picopay_api.engine.journal import JournalFilter
-from picopay_api.engine.keys import ADMIN, SECRET_PREFIX, new_secret
-from picopay_api.errors import ApiKeyInvalid, LedgerNotFound, ReferenceTaken
+from picopay_api.engine.keys import ADMIN, is_secret, new_secret
+from picopay_api.errors import ApiKeyInactive, ReferenceTaken
 
 LEDGER = "main"
 SAMPLE_ACCOUNTS = ("alice", "bob")
@@ -27,36 +24,22 @@ SAMPLE_FUNDS_MINOR = 100_000
 _FUNDING = "sample-funds"
 """Reference and idempotency key of the transaction that funds the sample accounts."""
 
-_SECRET = re.compile(f"{SECRET_PREFIX}[0-9a-f]{{64}}")
-
 
 async def bootstrap(engine: Engine, key_file: Path) -> str:
     """Make what is missing and return the secret of the administrator's key, kept in `key_file`."""
-    try:
-        ledger = (await engine.ledgers.find(LEDGER)).id
-    except LedgerNotFound:
-        ledger = (await engine.ledgers.create(LEDGER)).id
+    ledger = (await engine.ledgers.ensure(LEDGER)).id
     await _fund_sample_accounts(engine, ledger)
     return await _administrator_key(engine, ledger, key_file)
 
 
 async def _administrator_key(engine: Engine, ledger: UUID, key_file: Path) -> str:
     """Return a valid key. It is in its file before it is valid: a crash in between loses nothing."""
-    secret = _read_secret(key_file)
-    if secret is not None:
-        try:
-            await engine.keys.authenticate(secret)
-        except ApiKeyInvalid:
-            pass
-        else:
-            return secret
-    secret = secret or _write_secret(key_file)
+    secret = _read_secret(key_file) or _write_secret(key_file)
     try:
-        await engine.keys.create(ledger, "administrator", [ADMIN], secret=secret)
-    except asyncpg.UniqueViolationError:
-        # The key exists and is not valid: somebody revoked it or let it expire.
+        await engine.keys.ensure(ledger, "administrator", [ADMIN], secret)
+    except ApiKeyInactive:  # somebody revoked it or let it expire
         secret = _write_secret(key_file)
-        await engine.keys.create(ledger, "administrator", [ADMIN], secret=secret)
+        await engine.keys.ensure(ledger, "administrator", [ADMIN], secret)
     return secret
 
 
@@ -65,8 +48,7 @@ def _read_secret(key_file: Path) -> str | None:
         secret = key_file.read_text(encoding="utf-8", errors="replace").strip()
     except FileNotFoundError:
         return None
-    # Anything else was not made here, and might be easy to guess.
-    return secret if _SECRET.fullmatch(secret) else None
+    return secret if is_secret(secret) else None
 
 
 def _write_secret(key_file: Path) -> str:

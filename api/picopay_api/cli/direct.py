@@ -70,6 +70,19 @@ async def find_ledger(engine: "Engine", name: str) -> "Ledger":
     return await (engine.ledgers.find(name) if id is None else engine.ledgers.get(id))
 
 
+async def ensure_ledger(engine: "Engine", name: str) -> "Ledger":
+    """Find a ledger by its name or its id; make it, if there is none of this name.
+
+    Raises:
+        LedgerNotFound: there is none of this id.
+    """
+    from picopay_api.engine.ids import LEDGER, parse_id
+
+    if parse_id(LEDGER, name) is not None:
+        return await find_ledger(engine, name)
+    return await engine.ledgers.ensure(name)
+
+
 @contextmanager
 def reaching_database() -> Iterator[None]:
     """Turn the failures of a plain connection into the end of a command.

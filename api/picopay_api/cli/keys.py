@@ -6,6 +6,7 @@ when it is made. Both ways give the same output.
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -13,7 +14,7 @@ import typer
 
 from picopay_api.cli.client import ask, path, show_object, show_page
 from picopay_api.cli.console import note
-from picopay_api.cli.direct import find_ledger, with_engine
+from picopay_api.cli.direct import ensure_ledger, find_ledger, with_engine
 from picopay_api.cli.exits import CommandFailed, ExitCode
 from picopay_api.cli.ledgers import ask_for_ledger
 from picopay_api.cli.options import AsJson, Cursor, Direct, Limit, examples
@@ -45,7 +46,11 @@ _FIELDS = {
     "expires_at": "expires_at",
     "revoked_at": "revoked_at",
 }
-_WITH_SECRET = {"id": "id", "ledger": "ledger", **_FIELDS, "secret": "secret"}
+_ENSURED = {"id": "id", "ledger": "ledger", **_FIELDS}
+_WITH_SECRET = {**_ENSURED, "secret": "secret"}
+_OVERLAP_S = 86_400
+_OVERLAP_S_MAX = 2_592_000
+_SECRET_BYTES_MAX = 1_024
 
 
 @app.callback(
@@ -103,6 +108,68 @@ def create(
     _show_secret(made, as_json)
 
 
+@app.command(
+    epilog=examples(
+        "picopay keys ensure administrator --scope admin --direct --secret-file /run/secrets/api-key",
+        "picopay keys ensure shop --scope payments:write --direct --secret-file new "
+        "--previous-secret-file old --overlap-s 3600",
+    )
+)
+def ensure(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What or whom it is for.")],
+    scopes: Annotated[
+        list[str], typer.Option("--scope", metavar="SCOPE", help="What it may do; may be repeated.")
+    ],
+    secret_file: Annotated[
+        Path, typer.Option(metavar="FILE", help="Holds its secret: ppk_ and 64 hexadecimal digits.")
+    ],
+    previous_secret_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Holds the secret of the key it replaces.")
+    ] = None,
+    overlap_s: Annotated[
+        int,
+        typer.Option(
+            metavar="SECONDS",
+            min=0,
+            max=_OVERLAP_S_MAX,
+            help="How long the one it replaces stays valid beside it.",
+        ),
+    ] = _OVERLAP_S,
+    ledger: OfLedger = None,
+    direct: Direct = False,
+    as_json: AsJson = False,
+) -> None:
+    """Have the key of a given secret be valid, in a ledger that is made if need be; for deployments.
+
+    Done again, it changes nothing: the end of the key that is replaced is never put off. Needs --direct.
+    A secret that has no such form, or whose key is revoked or expired, is refused.
+    """
+    if not direct:
+        raise CommandFailed("a given secret needs --direct", ExitCode.USAGE)
+    secret = _secret(secret_file)
+    previous = None if previous_secret_file is None else _secret(previous_secret_file)
+    if secret == previous:
+        raise CommandFailed("a key cannot replace itself: both secrets are one", ExitCode.USAGE)
+
+    async def work(engine: "Engine", _: Callable[[str], None]) -> Any:
+        from picopay_api.http import answers
+
+        found = await ensure_ledger(engine, ledger or _FIRST_LEDGER)
+        key = await engine.keys.ensure(found.id, name, scopes, secret)
+        if (key.ledger, set(key.scopes)) != (found.id, set(scopes)):
+            raise CommandFailed(
+                f"the secret is that of a key called {key.name!r}, of another ledger or with"
+                f" other scopes ({', '.join(key.scopes)})",
+                ExitCode.REFUSED,
+                code="api_key_differs",
+            )
+        if previous is not None:  # only now: there is always a valid one
+            await engine.keys.retire(found.id, previous, overlap_s)
+        return msgspec.to_builtins(answers.api_key(key))
+
+    show_object(with_engine("ensuring the key", work), _ENSURED, as_json=as_json)
+
+
 @app.command("list", epilog=examples("picopay keys list", "picopay keys list --direct --json"))
 def list_keys(
     ledger: OfLedger = None,
@@ -140,10 +207,10 @@ def roll(
             "--overlap",
             metavar="SECONDS",
             min=0,
-            max=2_592_000,
+            max=_OVERLAP_S_MAX,
             help="How long the old one stays valid beside the new one.",
         ),
-    ] = 86_400,
+    ] = _OVERLAP_S,
     ledger: OfLedger = None,
     direct: Direct = False,
     as_json: AsJson = False,
@@ -203,6 +270,25 @@ def _show_secret(made: Any, as_json: bool) -> None:
     show_object(made, _WITH_SECRET, as_json=as_json)
     if not as_json:
         note("the secret is shown this once: keep it in a safe place")
+
+
+def _secret(file: Path) -> str:
+    from picopay_api.engine.keys import is_secret
+
+    try:
+        with file.open("rb") as opened:
+            secret = opened.read(_SECRET_BYTES_MAX).decode("ascii", "replace").strip()
+    except OSError as error:
+        raise CommandFailed(
+            f"{file} cannot be read: {error.strerror}", ExitCode.CONFIGURATION
+        ) from error
+    if not is_secret(secret):
+        raise CommandFailed(
+            f"{file} holds no secret of a key: ppk_ and 64 hexadecimal digits, at random",
+            ExitCode.CONFIGURATION,
+            code="secret_malformed",
+        )
+    return secret
 
 
 def _id(key: str) -> "UUID":

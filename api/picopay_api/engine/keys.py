@@ -6,8 +6,9 @@ once and never stored; what is stored is its SHA-256, which is enough for 256 ra
 
 import asyncio
 import hashlib
+import re
 import secrets
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -53,6 +54,8 @@ SCOPES = (*_LEDGER_SCOPES, *_ADMIN_SCOPES, ALL, ADMIN)
 """Every scope that a key can have."""
 
 SECRET_PREFIX = "ppk_"  # noqa: S105  # a prefix, by which leaked secrets are recognised
+
+_SECRET = re.compile(f"{SECRET_PREFIX}[0-9a-f]{{64}}")
 
 _REMEMBERED_S = 2.0  # within which a revocation is seen
 _REMEMBERED_MAX = 10_000
@@ -179,6 +182,32 @@ class Keys:
                 connection, ledger, name, sorted(set(scopes)), expires_at, secret or new_secret()
             )
 
+    async def ensure(self, ledger: UUID, name: str, scopes: list[str], secret: str) -> ApiKey:
+        """Make the key of a secret, unless there is one; return it, valid.
+
+        It is the caller's to look whether the key that was there is of this ledger and scopes.
+
+        Raises:
+            InvalidRequest: a scope is not known.
+            ApiKeyInactive: the key is there, and was revoked or has expired.
+        """
+        check_scopes(scopes)
+        async with self._database.transaction() as connection:
+            record = await connection.fetchrow(
+                statements.MAKE_UNLESS_THERE,
+                *(ledger, new_id(), _hash(secret), secret[-4:], name, sorted(set(scopes)), None),
+            )
+            if record is None:  # another session's is visible to the next statement
+                record = await connection.fetchrow(statements.ANY_BY_HASH, _hash(secret))
+            key = _existing(record)
+        if _is_inactive(key):
+            raise ApiKeyInactive("the key of this secret is revoked or expired: take another one")
+        return key
+
+    async def retire(self, ledger: UUID, secret: str, overlap_s: int) -> None:
+        """Let the key of a secret end in `overlap_s` seconds, if there is one; never later than before."""
+        await self._database.run(statements.RETIRE_BY_HASH, ledger, _hash(secret), float(overlap_s))
+
     async def get(self, ledger: UUID, id: UUID) -> ApiKey:
         """Return a key.
 
@@ -213,8 +242,7 @@ class Keys:
         """
         async with self._database.transaction() as connection:
             old = _existing(await connection.fetchrow(statements.LOCK, ledger, id))
-            now = datetime.now(UTC)
-            if old.revoked_at is not None or (old.expires_at or now + timedelta(1)) <= now:
+            if _is_inactive(old):
                 raise ApiKeyInactive("a key that is revoked or expired cannot be rolled")
             new = await _make(
                 connection, ledger, old.name, old.scopes, old.term_ends_at, new_secret()
@@ -252,6 +280,17 @@ def check_scopes(scopes: list[str]) -> None:
 def new_secret() -> str:
     """Make a secret of 256 random bits."""
     return SECRET_PREFIX + secrets.token_hex(32)
+
+
+def is_secret(text: str) -> bool:
+    """Tell whether a text has the form of what `new_secret` makes; others might be easy to guess."""
+    return _SECRET.fullmatch(text) is not None
+
+
+def _is_inactive(key: ApiKey) -> bool:
+    return key.revoked_at is not None or (
+        key.expires_at is not None and key.expires_at <= datetime.now(UTC)
+    )
 
 
 async def _make(

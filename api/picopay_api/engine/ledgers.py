@@ -33,6 +33,16 @@ class Ledgers:
             raise LedgerNameTaken(f"there is a ledger called {name!r} already")
         return _ledger(record)
 
+    async def ensure(self, name: str) -> Ledger:
+        """Return the ledger of a name; make it, if there is none."""
+        try:
+            return await self.find(name)
+        except LedgerNotFound:
+            try:
+                return await self.create(name)
+            except LedgerNameTaken:  # by somebody who does the same
+                return await self.find(name)
+
     async def get(self, id: UUID) -> Ledger:
         """Return a ledger by its id.
 

@@ -18,6 +18,13 @@ VALUES ($1, $2, $3, $4, $5, $6, date_trunc('milliseconds', clock_timestamp()), $
 RETURNING {_COLUMNS}
 """  # noqa: S608  # a constant of this module
 
+MAKE_UNLESS_THERE = MAKE.replace(
+    "RETURNING", "ON CONFLICT ON CONSTRAINT api_key_hash_key DO NOTHING RETURNING"
+)
+
+ANY_BY_HASH = f"SELECT {_COLUMNS} FROM picopay.api_key WHERE hash = $1"  # noqa: S608  # a constant of this module
+"""The key of a hash, valid or not."""
+
 BY_ID = f"SELECT {_COLUMNS} FROM picopay.api_key WHERE ledger_id = $1 AND id = $2"  # noqa: S608  # a constant of this module
 
 LOCK = BY_ID + " FOR NO KEY UPDATE"
@@ -31,6 +38,12 @@ RETIRE = """
 UPDATE picopay.api_key
    SET retires_at = least(retires_at, clock_timestamp() + make_interval(secs => $3))
  WHERE ledger_id = $1 AND id = $2
+"""
+
+RETIRE_BY_HASH = """
+UPDATE picopay.api_key
+   SET retires_at = least(retires_at, clock_timestamp() + make_interval(secs => $3))
+ WHERE ledger_id = $1 AND hash = $2
 """
 
 REVOKE = f"""
