@@ -28,11 +28,13 @@ def deployment(context: Context, revision: str | None = None) -> Manifest:
     spec = context.engine.spec
     labels = {names.REVISION_LABEL: revision} if revision else {}
     name = names.api_revision(context.name, revision) if revision else names.api(context.name)
-    made: Manifest = {
+    number = replicas(context)
+    return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": _metadata(context, name, labels=labels),
         "spec": {
+            **({} if number is None else {"replicas": number}),
             "selector": {"matchLabels": _selector(context, revision)},
             "progressDeadlineSeconds": spec.rollout.progress_deadline_seconds,
             "strategy": {
@@ -45,9 +47,6 @@ def deployment(context: Context, revision: str | None = None) -> Manifest:
             "template": template(context, revision),
         },
     }
-    if (number := replicas(context)) is not None:
-        made["spec"]["replicas"] = number
-    return made
 
 
 def replicas(context: Context) -> int | None:

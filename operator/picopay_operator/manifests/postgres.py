@@ -101,8 +101,13 @@ def _metadata(engine: Engine, wanted: Postgres) -> Manifest:
 
 def _claim_template(engine: Engine, wanted: Postgres, size: Quantity) -> Manifest:
     storage = {"storageClassName": wanted.storage.class_name} if wanted.storage.class_name else {}
-    # It can never be changed, and its labels must not want to.
-    labels = names.labels(engine.metadata.name, Component.DATABASE, str(wanted.version))
+    # Nothing here can ever be changed, so only labels that are for ever.
+    name = engine.metadata.name
+    labels = {
+        **names.selector(name, Component.DATABASE),
+        names.MANAGED_BY_LABEL: names.FIELD_MANAGER,
+        names.ENGINE_LABEL: name,
+    }
     return {
         "metadata": {"name": _DATA, "labels": labels},
         "spec": {
@@ -129,7 +134,10 @@ def _template(engine: Engine, wanted: Postgres, repository: str) -> Manifest:
     return {
         "metadata": {
             "labels": {**spec.pod_labels, **ours},
-            "annotations": {**spec.pod_annotations},
+            "annotations": {
+                **spec.pod_annotations,
+                "kubectl.kubernetes.io/default-container": Component.DATABASE.value,
+            },
         },
         "spec": {
             "enableServiceLinks": False,
