@@ -1,1 +1,1 @@
-"""The PicoPay operator: turns a `PicoPayEngine` into running pods, secrets, migrations and what is around them."""
+"""The PicoPay operator: turns a `PicoPayEngine` into pods, secrets, migrations and what is around them."""

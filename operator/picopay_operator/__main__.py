@@ -1,0 +1,149 @@
+"""`python -m picopay_operator`: settings, election, watches, metrics, until SIGTERM.
+
+It works in a cluster or against any kubeconfig. The wiring is here and nowhere else.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from time import monotonic
+
+import kopf
+from kubernetes.aio.client import Configuration
+
+from picopay_operator import election, health, logs, metrics, names
+from picopay_operator.cache import Cache, Key
+from picopay_operator.client import Client, load_configuration
+from picopay_operator.cluster import Cluster
+from picopay_operator.errors import OperatorError
+from picopay_operator.handlers import Watch, registry_of, wake_of
+from picopay_operator.logs import Event
+from picopay_operator.queue import WorkQueue
+from picopay_operator.reconcile import Reconciler
+from picopay_operator.secret_watch import SecretWatch
+from picopay_operator.settings import Settings, SettingsError
+
+_log = logs.get_logger(__name__)
+
+
+class Operator:
+    """One process: stands by, and works while it holds the Lease."""
+
+    def __init__(self, settings: Settings, configuration: Configuration) -> None:
+        self._settings = settings
+        self._configuration = configuration
+        self._client = Client(configuration)
+        self._lease = Key(settings.pod_namespace, names.FIELD_MANAGER)
+        self._lock = election.Lock(self._lease, settings.pod_name, self._client.api)
+        self._cache = Cache()
+        account = Key(settings.pod_namespace, settings.account)
+        cluster = Cluster(self._client, self._cache, account, binds=not settings.namespaces)
+        self._reconcile = Reconciler(cluster, self._cache, settings.release, settings.resync_s)
+        self._queue = WorkQueue(self._reconcile, settings.workers)
+        self._secrets = SecretWatch(self._client, wake_of(self._cache, self._queue))
+        self._watch = Watch(self._cache, self._queue, self._on_engines, self._on_kinds)
+        self._leads = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work, or stand by, until `stop` is set or the Lease is lost."""
+        _log.info(Event.STARTED, version=self._settings.release.version)
+        async with health.serving(self._settings.port, self._age_s, self._refresh):
+            leading = asyncio.ensure_future(election.lead(self._lock, self._lead))
+            stopping = asyncio.ensure_future(stop.wait())
+            try:
+                await asyncio.wait({leading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                if leading.done():
+                    leading.result()
+                    if not stop.is_set():
+                        raise OperatorError("the Lease was lost")
+            finally:
+                for task in (leading, stopping):
+                    task.cancel()
+                await asyncio.gather(leading, stopping, return_exceptions=True)
+                await self._secrets.close()
+                await self._client.close()
+
+    async def _lead(self) -> None:
+        self._leads = True
+        self._watch.echo_s = monotonic()
+        metrics.LEADER.set(1)
+        _log.info(Event.LEADING, identity=self._settings.pod_name)
+        namespaces = self._settings.namespaces
+        watching = kopf.operator(
+            registry=registry_of(self._watch, self._configuration, self._lease),
+            namespaces=namespaces,
+            clusterwide=not namespaces,
+            standalone=True,
+            settings=_kopf_settings(scans=not namespaces),
+        )
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_forever(watching))
+                await self._watch.settled()
+                group.create_task(self._queue.run())
+        finally:
+            self._leads = False
+            metrics.LEADER.set(0)
+            _log.info(Event.STOPPED_LEADING)
+
+    def _on_engines(self) -> None:
+        self._secrets.follow(self._cache.namespaces())
+
+    def _on_kinds(self) -> None:
+        self._reconcile.forget_kinds()
+        for key in list(self._cache.engines):
+            self._queue.wake(key)
+
+    def _age_s(self) -> float:
+        """Return how long ago there was the last sign that this process is of use."""
+        return monotonic() - (self._watch.echo_s if self._leads else self._lock.answered_s)
+
+    def _refresh(self) -> None:
+        metrics.QUEUE_DEPTH.set(self._queue.depth)
+        metrics.QUEUE_OLDEST_SECONDS.set(self._queue.oldest_s)
+        metrics.EVENT_AGE_SECONDS.set(self._age_s())
+        metrics.ENGINES.set(len(self._cache.engines))
+        metrics.REQUESTS.set(self._client.requests)
+
+
+def _kopf_settings(*, scans: bool) -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    # To look for namespaces and kinds that come and go takes rights that a list of namespaces does not give.
+    settings.scanning.disabled = not scans
+    return settings
+
+
+async def _forever(watching: "asyncio.Future[None] | object") -> None:
+    await watching  # type: ignore[misc]  # a coroutine of kopf's
+    raise OperatorError("the watches have ended")
+
+
+async def _main(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await Operator(settings, await load_configuration()).run(stop)
+
+
+def main() -> None:
+    """Run the operator; exit with 3 for wrong settings, with 1 when it cannot go on."""
+    try:
+        settings = Settings.of(os.environ)
+    except SettingsError as error:
+        sys.exit(_told(error, 3))
+    logs.configure(settings.log_level, settings.log_format)
+    try:
+        asyncio.run(_main(settings))
+    except* OperatorError as errors:
+        sys.exit(_told(errors.exceptions[0], 1))
+
+
+def _told(error: Exception, code: int) -> int:
+    sys.stderr.write(f"picopay-operator: {error}\n")
+    return code
+
+
+if __name__ == "__main__":
+    main()

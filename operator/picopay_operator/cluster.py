@@ -1,0 +1,263 @@
+"""Carries plans out: applies, deletes, makes Secrets up, writes the status, posts Events.
+
+Used by `reconcile.py`. Nothing is taken over that was there before and is not the engine's; values of Secrets
+that are read leave this module as digests only.
+"""
+
+import asyncio
+import base64
+import hashlib
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from picopay_operator import contract, drift, names
+from picopay_operator.cache import Cache, Key, owner
+from picopay_operator.client import Client
+from picopay_operator.conditions import Notice
+from picopay_operator.errors import AdoptionRefused, Conflict, NotFound, PermissionDenied, SeenLate
+from picopay_operator.manifests import secrets as secret_manifests
+from picopay_operator.manifests.context import Manifest
+from picopay_operator.plan.outcome import Generated, SecretSeen
+from picopay_operator.resources import OPTIONAL, RESOURCES, Ref
+from picopay_operator.spec.engine import Engine, ObjectMeta
+from picopay_operator.spec.status import EngineStatus
+
+_NOTE_CHARACTERS_MAX = 1_024  # of an Event
+_PASSWORD_BYTES = 24
+
+
+class Cluster:
+    """The API server, as the operator uses it. `account` is the operator's own, in its namespace.
+
+    Where `binds` is true, the operator gives itself the right to Secrets in namespaces that have engines, and
+    in no other; else somebody has given it.
+    """
+
+    def __init__(self, client: Client, cache: Cache, account: Key, *, binds: bool) -> None:
+        self._client = client
+        self._cache = cache
+        self._account = account
+        self._binds = binds
+
+    async def optional_kinds(self) -> frozenset[str]:
+        """Return those of the optional kinds that the API server has."""
+        found = await asyncio.gather(*map(self._has, sorted(OPTIONAL)))
+        return frozenset(kind for kind in found if kind)
+
+    async def _has(self, kind: str) -> str | None:
+        resource = RESOURCES[kind]
+        try:
+            served = await self._client.get(f"/apis/{resource.api_version}")
+        except NotFound:
+            return None
+        return kind if any(one["name"] == resource.plural for one in served["resources"]) else None
+
+    async def secret(self, key: Key, name: str) -> SecretSeen | None:
+        """Read a Secret, as digests; None when it is not there."""
+        try:
+            body = await self._secret(key.namespace, name)
+        except NotFound:
+            return None
+        metadata = body["metadata"]
+        owners = {reference["name"] for reference in metadata.get("ownerReferences", ())}
+        labels = metadata.get("labels", {})
+        return SecretSeen(
+            digests={
+                one: hashlib.sha256(value.encode()).hexdigest()
+                for one, value in (body.get("data") or {}).items()
+            },
+            annotations=metadata.get("annotations", {}),
+            ours=labels.get(names.MANAGED_BY_LABEL) == names.FIELD_MANAGER and owner(body) == key,
+            owned=key.name in owners,
+            watched=labels.get(names.WATCH_LABEL) == "true",
+        )
+
+    async def watch_secret(self, key: Key, name: str) -> None:
+        """Label a Secret, so that its changes are seen. Nothing else of it is touched."""
+        body = _bare("Secret", key, name)
+        body["metadata"]["labels"] = {names.WATCH_LABEL: "true"}
+        await self._client.apply(RESOURCES["Secret"].path(key.namespace, name), body)
+
+    async def make_up(self, engine: Engine, wanted: Generated, version: str) -> bool:
+        """Have a Secret with values of our own making; return whether it has new ones.
+
+        What is there keeps its values: only its owner, or a rotation, can change.
+        """
+        key = Key(engine.metadata.namespace, engine.metadata.name)
+        path = RESOURCES["Secret"].path(key.namespace, wanted.name)
+        try:
+            there = await self._secret(key.namespace, wanted.name)
+        except NotFound:
+            there = None
+        if there is not None and owner(there) != key:
+            raise AdoptionRefused(f"the Secret {wanted.name} is not the engine's: it is left alone")
+        values = _values(there)
+        manifest = drift.marked(_made_up(engine, wanted, version, values, there))
+        if there is not None and not drift.differences(manifest, there):
+            return False
+        await self._client.apply(path, manifest)
+        return there is None or _values(manifest) != values
+
+    async def apply(self, key: Key, manifest: Manifest) -> None:
+        """Apply a manifest.
+
+        Raises:
+            AdoptionRefused: an object of the same name is there and is not the engine's.
+            SeenLate: it is there, and is the engine's, though no watch has told of it yet.
+        """
+        ref = Ref.of(manifest)
+        resource = RESOURCES[ref.kind]
+        path = resource.path(key.namespace, ref.name)
+        if ref not in self._cache.children(key):
+            await self._require_free(key, ref, path)
+        self._cache.note_child(ref.kind, await self._client.apply(path, manifest))
+
+    async def _require_free(self, key: Key, ref: Ref, path: str) -> None:
+        try:
+            there = await self._client.get(path)
+        except NotFound:
+            return
+        if owner(there) != key:
+            raise AdoptionRefused(
+                f"{ref.kind} {ref.name} is there and is not the engine's: it is left alone;"
+                " delete it, or give the engine another name"
+            )
+        self._cache.note_child(ref.kind, there)
+        raise SeenLate(f"{ref.kind} {ref.name} was there already")
+
+    async def delete(self, key: Key, ref: Ref) -> None:
+        """Delete an object; one that is gone already is all right."""
+        live = self._cache.children(key).get(ref, {})
+        try:
+            uid = live.get("metadata", {}).get("uid")
+            await self._client.delete(RESOURCES[ref.kind].path(key.namespace, ref.name), uid)
+        except (NotFound, Conflict):  # gone, or another one of that name by now
+            return
+
+    async def write_status(self, engine: ObjectMeta, status: EngineStatus) -> None:
+        """Write the status of an engine; the answer is what the cache has then."""
+        key = Key(engine.namespace, engine.name)
+        body = _bare(names.KIND, key, key.name) | {"status": msgspec.to_builtins(status)}
+        body["metadata"]["uid"] = engine.uid
+        path = RESOURCES[names.KIND].path(*key) + "/status"
+        self._cache.note_engine(key, await self._client.apply(path, body))
+
+    async def set_finalizer(self, engine: Engine, *, held: bool) -> None:
+        """Hold an engine back from being deleted, or let it go. Finalizers of others are theirs."""
+        key = Key(engine.metadata.namespace, engine.metadata.name)
+        body = _bare(names.KIND, key, key.name)
+        # With its uid, so that an engine that is gone is not made anew.
+        body["metadata"] |= {"uid": engine.metadata.uid}
+        if held:
+            body["metadata"]["finalizers"] = [names.FINALIZER]
+        self._cache.note_engine(
+            key, await self._client.apply(RESOURCES[names.KIND].path(*key), body)
+        )
+
+    async def post(self, engine: ObjectMeta, notice: Notice, now: str) -> None:
+        """Post an Event, once: it is named after what it says."""
+        said = [engine.uid, engine.generation, notice.reason, notice.message]
+        body = {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {
+                "name": f"{engine.name}.{drift.digest(said)}",
+                "namespace": engine.namespace,
+            },
+            "eventTime": f"{now.removesuffix('+00:00')}.000000Z",
+            "reportingController": f"{names.GROUP}/{names.FIELD_MANAGER}",
+            "reportingInstance": self._account.name,
+            "action": "Reconcile",
+            "type": "Warning" if notice.warning else "Normal",
+            "reason": notice.reason,
+            "note": notice.message[:_NOTE_CHARACTERS_MAX],
+            "regarding": {
+                "apiVersion": names.API_VERSION,
+                "kind": names.KIND,
+                "namespace": engine.namespace,
+                "name": engine.name,
+                "uid": engine.uid,
+            },
+        }
+        try:
+            await self._client.create(RESOURCES["Event"].path(engine.namespace), body)
+        except Conflict:
+            return
+
+    async def _secret(self, namespace: str, name: str) -> dict[str, Any]:
+        path = RESOURCES["Secret"].path(namespace, name)
+        try:
+            return await self._client.get(path)
+        except PermissionDenied:
+            if not self._binds:
+                raise
+        await self._bind(namespace)
+        return await self._client.get(path)
+
+    async def _bind(self, namespace: str) -> None:
+        """Give the operator's account the right to Secrets in a namespace that has engines."""
+        group = "rbac.authorization.k8s.io"
+        account = {"kind": "ServiceAccount", "namespace": self._account.namespace}
+        binding = {
+            "apiVersion": f"{group}/v1",
+            "kind": "RoleBinding",
+            "metadata": {
+                "name": names.SECRETS_ROLE,
+                "namespace": namespace,
+                "labels": {names.MANAGED_BY_LABEL: names.FIELD_MANAGER},
+            },
+            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": names.SECRETS_ROLE},
+            "subjects": [{**account, "name": self._account.name}],
+        }
+        path = RESOURCES["RoleBinding"].path(namespace, names.SECRETS_ROLE)
+        await self._client.apply(path, binding)
+
+
+def _bare(kind: str, key: Key, name: str) -> dict[str, Any]:
+    return {
+        "apiVersion": RESOURCES[kind].api_version,
+        "kind": kind,
+        "metadata": {"name": name, "namespace": key.namespace},
+    }
+
+
+def _values(secret: Mapping[str, Any] | None) -> dict[str, str]:
+    data = (secret or {}).get("data") or {}
+    return {name: base64.b64decode(value).decode() for name, value in data.items()}
+
+
+def _made_up(
+    engine: Engine,
+    wanted: Generated,
+    version: str,
+    values: Mapping[str, str],
+    there: Mapping[str, Any] | None,
+) -> Manifest:
+    if wanted.kind == "postgres":
+        password = values.get("password") or secrets.token_urlsafe(_PASSWORD_BYTES)
+        return secret_manifests.database(engine, version, password, owned=wanted.owned)
+    annotations = (there or {}).get("metadata", {}).get("annotations", {})
+    rotated = annotations.get(names.ROTATE_KEY)
+    api_key = values.get(contract.ADMIN_KEY)
+    previous = values.get(contract.PREVIOUS_ADMIN_KEY)
+    if api_key is None:
+        api_key = _api_key()
+    elif wanted.rotate is not None and wanted.rotate != rotated:
+        api_key, previous = _api_key(), api_key
+    return secret_manifests.admin_key(
+        engine,
+        wanted.name,
+        version,
+        api_key,
+        owned=wanted.owned,
+        previous=previous,
+        rotation=wanted.rotate or rotated,
+    )
+
+
+def _api_key() -> str:
+    """Make a key up: 32 random bytes, as the API makes them."""
+    return f"ppk_{secrets.token_hex(32)}"

@@ -1,0 +1,168 @@
+"""The only module that imports kopf: it hears of engines and their children, and wakes. Nothing else.
+
+Only `on.event` handlers are used: they keep no state on objects and have no order. What they hear goes into
+the cache, and the engine that it is about into the queue.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+import kopf
+from kubernetes.aio.client import Configuration
+
+from picopay_operator import metrics, names
+from picopay_operator.cache import Cache, Key
+from picopay_operator.conditions import Type
+from picopay_operator.queue import WorkQueue
+from picopay_operator.resources import CHILDREN, OPTIONAL, RESOURCES, Resource
+
+_SETTLED_S = 0.5
+_SETTLED_MAX_S = 15.0
+"""How long after the last object of the first lists engines are looked at, and when at last."""
+
+_CHUNK = 500
+
+
+class Watch:
+    """What kopf's watches tell: fills the cache, wakes engines, notes when anything was last heard."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        queue: WorkQueue,
+        on_engines: Callable[[], None],
+        on_kinds: Callable[[], None],
+    ) -> None:
+        self._cache = cache
+        self._queue = queue
+        self._on_engines = on_engines
+        self._on_kinds = on_kinds
+        self._listed_s = monotonic()
+        self.echo_s = monotonic()
+        """When the operator's own Lease was last seen through the watch."""
+
+    async def settled(self) -> None:
+        """Wait until the first lists have been told of, so that nothing is taken for missing."""
+        began_s = monotonic()
+        while monotonic() - self._listed_s < _SETTLED_S and monotonic() - began_s < _SETTLED_MAX_S:  # noqa: ASYNC110  # silence has no event
+            await asyncio.sleep(_SETTLED_S / 5)
+
+    async def on_engine(self, event: kopf.RawEvent, **_: Any) -> None:
+        """Take note of an engine, and have it looked at."""
+        body: dict[str, Any] = dict(event["object"])
+        key = Key(body["metadata"]["namespace"], body["metadata"]["name"])
+        self._note(event)
+        if event["type"] == "DELETED":
+            self._cache.forget_engine(key)
+            self._queue.forget(key)
+            metrics.forget_engine(key, list(Type))
+        elif self._cache.note_engine(key, body):
+            self._queue.wake(key)
+        self._on_engines()
+
+    def on_child(self, resource: Resource) -> Callable[..., Any]:
+        """Return a handler that takes note of a child, and has its engine looked at."""
+
+        async def on_event(event: kopf.RawEvent, **_: Any) -> None:
+            body = dict(event["object"])
+            self._note(event)
+            if event["type"] == "DELETED":
+                key = self._cache.forget_child(resource.kind, body)
+            else:
+                key = self._cache.note_child(resource.kind, body)
+            if key is not None and key in self._cache.engines:
+                self._queue.wake(key)
+
+        return on_event
+
+    async def on_kind(self, event: kopf.RawEvent, **_: Any) -> None:
+        """Have all engines looked at when an optional kind appears or goes."""
+        kind = event["object"].get("spec", {}).get("names", {}).get("kind")
+        if event["type"] and kind in OPTIONAL:
+            self._on_kinds()
+
+    async def on_lease(self, **_: Any) -> None:
+        """Note that the watches move: the Lease is renewed every few seconds."""
+        self.echo_s = monotonic()
+
+    def _note(self, event: kopf.RawEvent) -> None:
+        if event["type"] is None:  # of a first list
+            self._listed_s = monotonic()
+
+
+def wake_of(cache: Cache, queue: WorkQueue) -> Callable[[str, str], None]:
+    """Return what wakes the engines of a namespace in which a Secret has changed."""
+
+    def wake(namespace: str, _: str) -> None:
+        for key in cache.in_namespace(namespace):
+            queue.wake(key)
+
+    return wake
+
+
+def registry_of(watch: Watch, configuration: Configuration, lease: Key) -> kopf.OperatorRegistry:
+    """Return all handlers."""
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry)
+    async def log_in(**_: Any) -> kopf.ConnectionInfo:
+        if (
+            configuration.refresh_api_key_hook is not None
+        ):  # the token of a pod is replaced every hour
+            refreshed = configuration.refresh_api_key_hook(configuration)
+            if inspect.isawaitable(refreshed):
+                await refreshed
+        return _connection(configuration)
+
+    @kopf.on.startup(registry=registry)
+    async def set_up(settings: kopf.OperatorSettings, **_: Any) -> None:
+        _set_up(settings, lease)
+
+    engine = RESOURCES[names.KIND]
+    kopf.on.event(engine.group, engine.version, engine.plural, registry=registry)(watch.on_engine)
+    for resource in CHILDREN:
+        # The core has no group; kopf takes an empty one for any.
+        place = (
+            (resource.group, resource.version, resource.plural)
+            if resource.group
+            else ("v1", resource.plural)
+        )
+        handler = watch.on_child(resource)
+        kopf.on.event(*place, id=resource.kind, registry=registry)(handler)
+    kinds = ("apiextensions.k8s.io", "v1", "customresourcedefinitions")
+    kopf.on.event(*kinds, registry=registry)(watch.on_kind)
+    kopf.on.event("coordination.k8s.io", "v1", "leases", registry=registry)(watch.on_lease)
+    return registry
+
+
+def _set_up(settings: kopf.OperatorSettings, lease: Key) -> None:
+    settings.posting.enabled = False
+    settings.peering.standalone = True
+    settings.persistence.finalizer = f"{names.GROUP}/kopf"
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=names.GROUP)
+    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=names.GROUP)
+    settings.watching.server_timeout = 600
+    settings.watching.client_timeout = 660
+    settings.watching.connect_timeout = 30
+    settings.watching.chunk_size = _CHUNK
+    settings.networking.request_timeout = 60
+    settings.networking.connect_timeout = 10
+    for resource in CHILDREN:
+        settings.watching.label_selectors[resource.plural] = names.MANAGED
+    settings.watching.field_selectors["leases"] = f"metadata.name={lease.name}"
+
+
+def _connection(configuration: Configuration) -> kopf.ConnectionInfo:
+    """Return what kopf needs to know of the API server: the same as our own client knows."""
+    authorization = configuration.api_key.get("BearerToken", "")
+    return kopf.ConnectionInfo(
+        server=configuration.host,
+        ca_path=configuration.ssl_ca_cert,
+        insecure=not configuration.verify_ssl,
+        token=authorization.removeprefix("Bearer ").removeprefix("bearer ") or None,
+        certificate_path=configuration.cert_file,
+        private_key_path=configuration.key_file,
+    )

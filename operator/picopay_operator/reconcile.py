@@ -1,0 +1,227 @@
+"""One pass over an engine: observe, plan, apply, report. It catches everything.
+
+Called by the queue. Each pass begins with what there is, and so it does not matter where an earlier one has
+ended. What goes wrong is shown on the engine and raised again: the queue tries later.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from time import monotonic
+
+import msgspec
+from msgspec import structs
+
+from picopay_operator import conditions, logs, metrics, names
+from picopay_operator.cache import Cache, Key
+from picopay_operator.cluster import Cluster
+from picopay_operator.conditions import FALSE, TRUE, Finding, Reason, Type
+from picopay_operator.errors import (
+    AdoptionRefused,
+    ApiError,
+    OperatorError,
+    PermissionDenied,
+    SeenLate,
+    Unprocessable,
+)
+from picopay_operator.logs import Event
+from picopay_operator.plan import plan, secrets
+from picopay_operator.plan.outcome import Observed, Plan, Release
+from picopay_operator.spec.engine import Engine, ObjectMeta
+from picopay_operator.spec.status import EngineStatus
+
+_KINDS_FRESH_S = 30.0
+_log = logs.get_logger(__name__)
+
+
+class _Decoded(msgspec.Struct):
+    """The parts of an engine that are understood even when its spec is not."""
+
+    metadata: ObjectMeta
+    status: EngineStatus = EngineStatus()
+
+
+class Reconciler:
+    """Looks at engines. `resync_s` is how long one is left alone at most."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        cache: Cache,
+        release: Release,
+        resync_s: float,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._cluster = cluster
+        self._cache = cache
+        self._release = release
+        self._resync_s = resync_s
+        self._now = now
+        self._kinds: frozenset[str] = frozenset()
+        self._kinds_until_s = 0.0
+        self._kinds_lock = asyncio.Lock()
+
+    def forget_kinds(self) -> None:
+        """Ask again which optional kinds there are: one may have been installed."""
+        self._kinds_until_s = 0.0
+
+    async def __call__(self, key: Key) -> float | None:
+        """Look at an engine; return when to look again.
+
+        Raises:
+            OperatorError: it could not be brought to an end, and was shown on the engine.
+        """
+        body = self._cache.engines.get(key)
+        if body is None:
+            return None
+        began_s, result = monotonic(), "done"
+        try:
+            try:
+                engine = msgspec.convert(body, Engine)
+            except msgspec.ValidationError as error:
+                result = "invalid"
+                return await self._report_invalid(body, str(error))
+            return await self._pass(key, engine)
+        except SeenLate:
+            result = "again"
+            return 0.0
+        except Exception as error:
+            result = "failed"
+            _log.warning(
+                Event.RECONCILE_FAILED, engine=key.name, namespace=key.namespace, error=error
+            )
+            await self._report_failure(body, error)
+            raise
+        finally:
+            metrics.reconciled(result, monotonic() - began_s)
+
+    async def _pass(self, key: Key, engine: Engine) -> float | None:
+        observed = await self._observe(key, engine)
+        wanted = plan(observed)
+        if wanted.finalizer and not observed.engine.metadata.deletion_timestamp:
+            await self._hold(engine)
+        changed = await self._carry_out(key, engine, wanted)
+        await self._report(engine, wanted)
+        if wanted.finalizer is False:
+            await self._cluster.set_finalizer(engine, held=False)
+            return None
+        metrics.note_conditions(key, wanted.status.conditions)
+        if changed:
+            return 0.0  # with what has been made up, there may be more to do
+        return min(self._resync_s, wanted.look_again_s or self._resync_s)
+
+    async def _observe(self, key: Key, engine: Engine) -> Observed:
+        wanted = sorted(secrets.to_read(engine))
+        seen = await asyncio.gather(*(self._cluster.secret(key, name) for name in wanted))
+        return Observed(
+            engine=engine,
+            children=self._cache.children(key),
+            secrets=dict(zip(wanted, seen, strict=True)),
+            apis=await self._optional_kinds(),
+            release=self._release,
+            now=self._now(),
+        )
+
+    async def _optional_kinds(self) -> frozenset[str]:
+        async with self._kinds_lock:
+            if monotonic() >= self._kinds_until_s:
+                self._kinds = await self._cluster.optional_kinds()
+                self._kinds_until_s = monotonic() + _KINDS_FRESH_S
+        return self._kinds
+
+    async def _hold(self, engine: Engine) -> None:
+        if names.FINALIZER not in engine.metadata.finalizers:
+            await self._cluster.set_finalizer(engine, held=True)
+
+    async def _carry_out(self, key: Key, engine: Engine, wanted: Plan) -> bool:
+        """Apply a plan; return whether Secrets were made up, of which the plan knew nothing yet."""
+        changed = False
+        for generated in wanted.generated:
+            if await self._cluster.make_up(engine, generated, self._release.version):
+                _log.info(
+                    Event.SECRET_MADE, engine=key.name, namespace=key.namespace, name=generated.name
+                )
+                changed = True
+        for name in wanted.watched_secrets:
+            await self._cluster.watch_secret(key, name)
+        for manifest in wanted.apply:
+            await self._cluster.apply(key, manifest)
+            _log.info(
+                Event.APPLIED,
+                engine=key.name,
+                namespace=key.namespace,
+                kind=manifest["kind"],
+                name=manifest["metadata"]["name"],
+            )
+            metrics.APPLIED.labels(kind=manifest["kind"]).inc()
+        for ref in wanted.delete:
+            await self._cluster.delete(key, ref)
+            _log.info(
+                Event.DELETED,
+                engine=key.name,
+                namespace=key.namespace,
+                kind=ref.kind,
+                name=ref.name,
+            )
+        return changed
+
+    async def _report(self, engine: Engine, wanted: Plan) -> None:
+        now = self._now().isoformat(timespec="seconds")
+        for notice in wanted.notices:
+            await self._cluster.post(engine.metadata, notice, now)
+        if msgspec.to_builtins(wanted.status) != msgspec.to_builtins(engine.status):
+            await self._cluster.write_status(engine.metadata, wanted.status)
+
+    async def _report_invalid(self, body: object, why: str) -> float | None:
+        """Show that a spec is not understood; nothing helps but another one."""
+        known = msgspec.convert(body, _Decoded)
+        message = f"the spec is not understood: {why}"
+        findings = [
+            Finding(Type.READY, FALSE, Reason.INVALID_SPEC, message),
+            Finding(Type.RECONCILING, FALSE, Reason.INVALID_SPEC, "it waits for somebody"),
+            Finding(Type.STALLED, TRUE, Reason.INVALID_SPEC, message),
+        ]
+        await self._show(known, findings)
+        return None
+
+    async def _report_failure(self, body: object, error: Exception) -> None:
+        """Show why a pass has failed, if that can be shown."""
+        known = msgspec.convert(body, _Decoded)
+        reason, stalled = _reason(error)
+        said = str(error) if isinstance(error, OperatorError) else type(error).__name__
+        findings = [
+            Finding(Type.READY, FALSE, reason, said),
+            Finding(Type.RECONCILING, FALSE if stalled else TRUE, reason, said),
+            Finding(Type.STALLED, TRUE if stalled else FALSE, reason, said),
+        ]
+        try:
+            await self._show(known, findings)
+        except OperatorError:
+            return  # it is in the log, and the queue comes back
+
+    async def _show(self, known: _Decoded, findings: list[Finding]) -> None:
+        metadata = known.metadata
+        now = self._now().isoformat(timespec="seconds")
+        before = known.status.conditions
+        after = conditions.merge(findings, before, metadata.generation, now)
+        status = structs.replace(
+            known.status, conditions=after, observed_generation=metadata.generation
+        )
+        for notice in conditions.notices(before, after):
+            await self._cluster.post(metadata, notice, now)
+        if msgspec.to_builtins(status) != msgspec.to_builtins(known.status):
+            await self._cluster.write_status(metadata, status)
+
+
+def _reason(error: Exception) -> tuple[Reason, bool]:
+    """Return by which reason an error is shown, and whether only a person can go on."""
+    match error:
+        case AdoptionRefused():
+            return Reason.ADOPTION_REFUSED, True
+        case PermissionDenied():
+            return Reason.PERMISSION_DENIED, False
+        case Unprocessable():
+            return Reason.INVALID_SPEC, True
+        case ApiError():
+            return Reason.API_ERROR, False
+    return Reason.INTERNAL_ERROR, False
