@@ -22,12 +22,12 @@ def programs() -> Path:
     They are looked for in `KUBEBUILDER_ASSETS`, then in the user's cache; then they are fetched where the
     network leads to their releases, else built, which takes some ten minutes.
     """
-    return _assets() or kept(_key(), _make)
+    return _assets() or kept(key(), _make)
 
 
 def are_there() -> bool:
     """Tell whether they need not be fetched or built."""
-    return _assets() is not None or (cache() / _key()).is_dir()
+    return _assets() is not None or (cache() / key()).is_dir()
 
 
 def _assets() -> Path | None:
@@ -41,7 +41,7 @@ def _assets() -> Path | None:
     return Path(chosen)
 
 
-def _key() -> str:
+def key() -> str:
     """Return a name that changes with whatever the programs are made from."""
     digest = hashlib.sha256(f"{sys.platform} {platform.machine()}".encode())
     for path in sorted(building.SOURCES.iterdir()):
