@@ -109,10 +109,9 @@ def registry_of(watch: Watch, configuration: Configuration, lease: Key) -> kopf.
 
     @kopf.on.login(registry=registry)
     async def log_in(**_: Any) -> kopf.ConnectionInfo:
-        if (
-            configuration.refresh_api_key_hook is not None
-        ):  # the token of a pod is replaced every hour
-            refreshed = configuration.refresh_api_key_hook(configuration)
+        refresh: Any = configuration.refresh_api_key_hook
+        if refresh is not None:  # the token of a pod is replaced every hour
+            refreshed = refresh(configuration)
             if inspect.isawaitable(refreshed):
                 await refreshed
         return _connection(configuration)
