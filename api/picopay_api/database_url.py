@@ -9,6 +9,7 @@ password is in `text` and in what the driver is given, never in a message or a `
 import re
 import ssl
 from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, unquote
@@ -18,8 +19,20 @@ import msgspec
 _DEFAULT_PORT = 5432
 _TLS_VERSIONS = frozenset({"TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"})
 
+
+class TlsMode(StrEnum):
+    """How far a server is trusted: libpq's `sslmode`."""
+
+    DISABLE = "disable"
+    ALLOW = "allow"
+    PREFER = "prefer"
+    REQUIRE = "require"
+    VERIFY_CA = "verify-ca"
+    VERIFY_FULL = "verify-full"
+
+
 _DRIVER: Mapping[str, frozenset[str] | None] = {
-    "sslmode": frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"}),
+    "sslmode": frozenset(TlsMode),
     "sslnegotiation": frozenset({"postgres", "direct"}),
     "sslrootcert": None,
     "sslcert": None,
@@ -57,6 +70,7 @@ _SUPERFLUOUS = frozenset(
 
 _FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _SYSTEM = "system"  # a sslrootcert that stands for the system's certificates
+_UNVERIFIED = (TlsMode.DISABLE, TlsMode.ALLOW, TlsMode.PREFER)
 
 _URL = re.compile(
     r"(?P<scheme>[A-Za-z0-9+.-]+)://(?P<authority>[^/?#]*)(?:/(?P<database>[^?#]*))?(?:\?(?P<query>[^#]*))?"
@@ -142,6 +156,33 @@ class DatabaseUrl(msgspec.Struct, frozen=True, repr_omit_defaults=True):
     def replace(self, **changes: Any) -> Self:
         """Return the same address with some fields changed, such as `database`."""
         return msgspec.structs.replace(self, **changes)
+
+    def with_tls(self, mode: TlsMode | None, ca_file: str | None) -> Self:
+        """Return the same address with another `sslmode` and another authority, where they are given.
+
+        Raises:
+            DatabaseUrlError: an authority that nothing is verified with, or a mode that has none.
+        """
+        parameters = dict(self.parameters)
+        if mode is not None:
+            parameters["sslmode"] = mode.value
+        if ca_file is not None:
+            parameters["sslrootcert"] = ca_file
+        effective = TlsMode(parameters.get("sslmode", TlsMode.PREFER))
+        if effective in _UNVERIFIED:
+            if ca_file is not None:
+                raise DatabaseUrlError(
+                    f"no certificate is verified with sslmode {effective}; verify-full does it"
+                )
+            if mode is not None:  # they would have it verified all the same, or refused
+                for name in ("sslrootcert", "sslnegotiation"):
+                    parameters.pop(name, None)
+        authority = parameters.get("sslrootcert")
+        if mode in {TlsMode.VERIFY_CA, TlsMode.VERIFY_FULL} and authority is None:
+            raise DatabaseUrlError(f"sslmode {mode} needs the certificate of an authority")
+        if mode not in {None, TlsMode.VERIFY_FULL} and authority == _SYSTEM:
+            raise DatabaseUrlError(f"sslrootcert=system needs sslmode verify-full, not {mode}")
+        return self.replace(parameters=tuple(parameters.items()))
 
     def secrets(self) -> list[str]:
         """Return the passwords in it, for those who must not show them."""

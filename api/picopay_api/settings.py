@@ -6,18 +6,25 @@ The command line and the tests make `Settings`, everybody else is handed one.
 """
 
 import socket
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Self
 
 import msgspec
 from msgspec import Meta
 
-from picopay_api.database_url import DatabaseUrl
+from picopay_api.database_url import DatabaseUrl, DatabaseUrlError, TlsMode
 from picopay_api.environment import SettingsError, Variables
 
 __all__ = ["ClientSettings", "LogFormat", "LogLevel", "Settings", "SettingsError"]
 
 _ADDRESS = "an address such as postgresql://user:password@host:5432/picopay"
+
+_ADDRESSES = {
+    "database_url": "DATABASE_URL",
+    "migration_database_url": "PICOPAY_MIGRATION_DATABASE_URL",
+}
 
 
 class LogLevel(StrEnum):
@@ -59,6 +66,22 @@ class Settings(Variables, frozen=True, kw_only=True):
             extra={"accepts": _ADDRESS, "secret": True},
             description="The database as the role that owns the tables reaches it, without a"
             " connection pooler in between. Used by `picopay migrate`, in place of `DATABASE_URL`.",
+        ),
+    ] = None
+    database_tls_mode: Annotated[
+        TlsMode | None,
+        Meta(
+            extra={"accepts": f"one of {', '.join(TlsMode)}"},
+            description="How far the database's server is trusted. Takes the place of `sslmode` in both"
+            " addresses.",
+        ),
+    ] = None
+    database_tls_ca_file: Annotated[
+        Annotated[str, Meta(min_length=1)] | None,
+        Meta(
+            extra={"accepts": "the path of a file of certificates (PEM)"},
+            description="The authorities that the certificate of the database's server is verified with."
+            " Takes the place of `sslrootcert` in both addresses.",
         ),
     ] = None
     migrate_on_start: Annotated[
@@ -231,9 +254,20 @@ class Settings(Variables, frozen=True, kw_only=True):
         ),
     ] = msgspec.field(default_factory=socket.gethostname)
 
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> Self:
+        """Read the settings; what they say of TLS is in both addresses then.
+
+        Raises:
+            SettingsError: with every problem there is.
+        """
+        settings = super().from_environment(environ)
+        urls = {name: _with_tls(settings, name) for name in _ADDRESSES}
+        return msgspec.structs.replace(settings, **urls)
+
     def contradictions(self) -> list[str]:
         """Return what cannot be true together."""
-        found = []
+        found = _tls_contradictions(self)
         if self.commit_connections >= self.pool_size:
             found.append(
                 "PICOPAY_COMMIT_CONNECTIONS must be smaller than PICOPAY_POOL_SIZE: reading needs"
@@ -249,6 +283,27 @@ class Settings(Variables, frozen=True, kw_only=True):
                 "PICOPAY_BATCH_COMMANDS_MAX must not be larger than PICOPAY_QUEUE_COMMANDS_MAX"
             )
         return found
+
+
+def _with_tls(settings: Settings, name: str) -> DatabaseUrl | None:
+    url: DatabaseUrl | None = getattr(settings, name)
+    return url and url.with_tls(settings.database_tls_mode, settings.database_tls_ca_file)
+
+
+def _tls_contradictions(settings: Settings) -> list[str]:
+    path = settings.database_tls_ca_file
+    if path is not None and not Path(path).is_file():
+        return [f"PICOPAY_DATABASE_TLS_CA_FILE: there is no file {path}"]
+    found = []
+    for name, variable in _ADDRESSES.items():
+        try:
+            _with_tls(settings, name)
+        except DatabaseUrlError as error:
+            found.append(
+                "PICOPAY_DATABASE_TLS_MODE and PICOPAY_DATABASE_TLS_CA_FILE do not go with"
+                f" {variable}: {error}"
+            )
+    return found
 
 
 class ClientSettings(Variables, frozen=True, kw_only=True):

@@ -227,6 +227,78 @@ def test_what_contradicts_itself_is_refused(environ: dict[str, str]) -> None:
     assert next(iter(environ)) in problem
 
 
+TLS = "PICOPAY_DATABASE_TLS_"
+
+
+def with_tls(address: str, **variables: str | Path) -> dict[str, str]:
+    named = {f"{TLS}{name}": str(value) for name, value in variables.items()}
+    return {"DATABASE_URL": f"{URL}{address}", "PICOPAY_MIGRATION_DATABASE_URL": URL, **named}
+
+
+def test_tls_takes_the_place_of_what_both_addresses_say(tmp_path: Path) -> None:
+    ca = tmp_path / "ca.pem"
+    ca.touch()
+    said = f"?application_name=x&sslmode=require&sslrootcert={ca}"
+    for variables, expected in (
+        ({}, {"sslmode": "require", "sslrootcert": str(ca)}),
+        ({"MODE": "verify-ca"}, {"sslmode": "verify-ca", "sslrootcert": str(ca)}),
+        ({"MODE": " disable\n"}, {"sslmode": "disable"}),
+        ({"MODE": "prefer"}, {"sslmode": "prefer"}),
+    ):
+        found = Settings.from_environment(
+            {"DATABASE_URL": f"{URL}{said}"}
+            | {f"{TLS}{name}": value for name, value in variables.items()}
+        )
+        assert dict(found.database_url.parameters) == {"application_name": "x", **expected}
+    other = tmp_path / "other.pem"
+    other.touch()
+    both = Settings.from_environment(with_tls(said, MODE="verify-full", CA_FILE=other))
+    assert both.migration_database_url is not None
+    for url in (both.database_url, both.migration_database_url):
+        parameters = dict(url.parameters)
+        assert (parameters["sslmode"], parameters["sslrootcert"]) == ("verify-full", str(other))
+
+
+def test_the_systems_authorities_go_with_names_only() -> None:
+    system = "?sslmode=verify-full&sslrootcert=system"
+    kept = Settings.from_environment({"DATABASE_URL": URL + system, f"{TLS}MODE": "verify-full"})
+    assert dict(kept.database_url.parameters)["sslrootcert"] == "system"
+    none = Settings.from_environment({"DATABASE_URL": URL + system, f"{TLS}MODE": "disable"})
+    assert "ssl" not in none.database_url.connect_arguments()
+    for mode in ("require", "verify-ca"):
+        (problem,) = problems({"DATABASE_URL": URL + system, f"{TLS}MODE": mode})
+        assert "sslrootcert=system needs sslmode verify-full" in problem
+
+
+@pytest.mark.parametrize(
+    ("address", "mode", "says"),
+    [
+        ("", None, "no certificate is verified with sslmode prefer"),
+        ("", "prefer", "no certificate is verified with sslmode prefer"),
+        ("?sslmode=verify-full", "disable", "no certificate is verified with sslmode disable"),
+    ],
+)
+def test_an_authority_without_effect_is_refused(
+    tmp_path: Path, address: str, mode: str | None, says: str
+) -> None:
+    ca = tmp_path / "ca.pem"
+    environ = {"DATABASE_URL": URL + address, f"{TLS}CA_FILE": str(ca), f"{TLS}MODE": mode or ""}
+    assert problems(environ) == [f"{TLS}CA_FILE: there is no file {ca}"]
+    ca.touch()
+    (problem,) = problems(environ)
+    assert says in problem
+    assert "DATABASE_URL" in problem
+    assert "s3cr3t" not in problem
+
+
+def test_what_is_to_be_verified_needs_an_authority() -> None:
+    found = problems(with_tls("?sslmode=disable", MODE="verify-full"))
+    assert len(found) == 2
+    assert all("needs the certificate of an authority" in problem for problem in found)
+    (problem,) = problems({**NEEDED, f"{TLS}MODE": "on"})
+    assert problem.startswith(f"{TLS}MODE: 'on' is not one of disable, allow, prefer")
+
+
 def test_no_secret_is_shown() -> None:
     assert "s3cr3t" not in repr(Settings.from_environment(NEEDED))
     client = ClientSettings.from_environment({"PICOPAY_API_KEY": "ppk_s3cr3t"})

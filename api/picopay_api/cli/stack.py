@@ -117,7 +117,8 @@ def _settings(options: Options, environ: Mapping[str, str]) -> Settings:
 
 
 def _with_database(environ: Mapping[str, str], url: str) -> dict[str, str]:
-    return replaced(environ, {"DATABASE_URL": url, "PICOPAY_MIGRATION_DATABASE_URL": ""})
+    of_others = ("MIGRATION_DATABASE_URL", "DATABASE_TLS_MODE", "DATABASE_TLS_CA_FILE")
+    return replaced(environ, {"DATABASE_URL": url} | {f"PICOPAY_{name}": "" for name in of_others})
 
 
 def _start(postgres: EmbeddedPostgres, tell: Report) -> None:
