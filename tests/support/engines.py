@@ -47,7 +47,7 @@ def context(made: Engine, version: str = "1.2.3", data_hash: str = "da7aha54") -
         engine=made,
         image=f"{repository}@{image.digest}" if image.digest else f"{repository}:{version}",
         version=version,
-        access=access(made, (5432, 6432) if made.spec.database.secret_ref else (5432,)),
+        access=access(made, (5432, 6432)),
         data_hash=data_hash,
     )
 

@@ -4,6 +4,7 @@ from base64 import b64decode
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import msgspec
 import pytest
 
 from picopay_operator import contract
@@ -92,6 +93,16 @@ def test_policies_let_in_whom_they_name_and_the_cluster_where_they_name_nobody()
     ((clients,),) = (rule["from"] for rule in database["spec"]["ingress"])
     assert clients.keys() == {"podSelector"}
     assert database["spec"]["egress"] == []
+
+
+def test_a_database_is_reached_on_its_ports_and_on_any_where_they_are_not_known() -> None:
+    decided = context(known("everything"))
+    assert network.policies(decided)[0]["spec"]["egress"][1] == {
+        "ports": [{"port": 5432, "protocol": "TCP"}, {"port": 6432, "protocol": "TCP"}]
+    }
+    unknown = msgspec.structs.replace(decided, access=access(decided.engine))
+    assert network.policies(unknown)[0]["spec"]["egress"][1] == {"ports": [{"protocol": "TCP"}]}
+    assert access(known("minimal")).ports == access(known("cloud_native_pg")).ports == (5432,)
 
 
 def test_who_may_read_metrics_does_not_open_the_api_to_all() -> None:

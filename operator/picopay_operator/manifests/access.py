@@ -4,6 +4,7 @@ Used by the plan, to look those Secrets up and to fill the `Context`.
 """
 
 from picopay_operator import names
+from picopay_operator.manifests import postgres
 from picopay_operator.manifests.context import Access, SecretKey
 from picopay_operator.manifests.secrets import DATABASE_URL_KEY
 from picopay_operator.spec.database import Database, DatabaseSecret, TlsMode
@@ -13,10 +14,12 @@ _CNPG_URL_KEY = "uri"
 _CNPG_CA_KEY = "ca.crt"
 
 
-def access(engine: Engine, ports: tuple[int, ...] = (5432,)) -> Access:
-    """Return how pods reach the database; `ports` are those in its addresses, once they are known."""
+def access(engine: Engine, ports: tuple[int, ...] = ()) -> Access:
+    """Return how pods reach the database; `ports` are those in addresses that others keep, where known."""
     database = engine.spec.database
     migration = database.migration_secret_ref
+    if not (database.secret_ref or migration):
+        ports = (postgres.PORT,)
     mode, ca = _tls(engine, database)
     return Access(
         url=_url(engine, database),

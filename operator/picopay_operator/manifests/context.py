@@ -24,14 +24,15 @@ class SecretKey(NamedTuple):
 class Access(Struct, frozen=True):
     """How pods reach the database. `migration_url` is the owner's, where that is another one.
 
-    `ports` are those in the addresses, all that a network policy can know of a database outside.
+    `ports` are those in the addresses, all that a network policy can know of a database outside; none where
+    they are not known.
     """
 
     url: SecretKey
     migration_url: SecretKey | None = None
     ca: SecretKey | None = None
     tls_mode: TlsMode | None = None
-    ports: tuple[int, ...] = (5432,)
+    ports: tuple[int, ...] = ()
 
 
 class Context(Struct, frozen=True):

@@ -142,10 +142,9 @@ def _from(peers: Sequence[Any], port: int) -> Manifest:
 
 
 def _egress(context: Context) -> list[Manifest]:
-    return [
-        {"ports": [_port(_DNS_PORT, "UDP"), _port(_DNS_PORT)]},
-        {"ports": [_port(port) for port in sorted(set(context.access.ports))]},
-    ]
+    # A database whose port is not known must be reached all the same.
+    ports = [_port(port) for port in sorted(set(context.access.ports))] or [{"protocol": "TCP"}]
+    return [{"ports": [_port(_DNS_PORT, "UDP"), _port(_DNS_PORT)]}, {"ports": ports}]
 
 
 def _port(number: int, protocol: str = "TCP") -> Manifest:
