@@ -43,7 +43,7 @@ class ControlPlane:
         self.certificate = folder / "server.crt"
         """The API server's certificate, which vouches for itself."""
         self.url = ""
-        self._programs = programs
+        self.programs = programs
         self._tokens = {user: secrets.token_hex(16) for user in _USERS}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -126,7 +126,7 @@ class ControlPlane:
     def _run(self, name: str, options: Mapping[str, str]) -> None:
         """Start a program that ends with this process, however this process ends."""
         identity = [str(os.getpid()), str(os.geteuid()), str(os.getegid())]
-        command = [str(self._programs / name), *(f"--{key}={options[key]}" for key in options)]
+        command = [str(self.programs / name), *(f"--{key}={options[key]}" for key in options)]
         with (self.folder / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(launch.__file__), *identity, *command],
