@@ -1,14 +1,15 @@
-"""Makes the CustomResourceDefinition from the shapes in `spec/`. Pure but for `main`.
+"""Makes the CustomResourceDefinition from the shapes in `spec/`. Pure; run as a program it prints it.
 
 The API server checks what people write by this schema, fills in its defaults, and shows its descriptions in
 `kubectl explain`. So all that is known of a field stands beside the field, and nothing is written twice.
 """
 
-import builtins
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import yaml
 from msgspec import inspect
 
 from picopay_operator import names
@@ -20,7 +21,13 @@ type Schema = dict[str, Any]
 
 _COLUMNS = (
     # name, type, priority (1: only with -o wide), path, description
-    ("Ready", "string", 0, '.status.conditions[?(@.type=="Ready")].status', "Whether it takes payments."),
+    (
+        "Ready",
+        "string",
+        0,
+        '.status.conditions[?(@.type=="Ready")].status',
+        "Whether it takes payments.",
+    ),
     ("Reason", "string", 0, '.status.conditions[?(@.type=="Ready")].reason', "Why, or why not."),
     ("Version", "string", 0, ".status.version", "The release that serves."),
     ("Schema", "string", 0, ".status.schema.current", "The revision of the database."),
@@ -28,7 +35,13 @@ _COLUMNS = (
     ("Available", "integer", 0, ".status.readyReplicas", "API pods that take requests."),
     ("Age", "date", 0, ".metadata.creationTimestamp", "Since when it exists."),
     ("Image", "string", 1, ".status.image", "The image that serves."),
-    ("Message", "string", 1, '.status.conditions[?(@.type=="Ready")].message', "Why, in a sentence."),
+    (
+        "Message",
+        "string",
+        1,
+        '.status.conditions[?(@.type=="Ready")].message',
+        "Why, in a sentence.",
+    ),
 )
 
 
@@ -70,6 +83,11 @@ def definition() -> Schema:
     }
 
 
+def to_yaml() -> str:
+    """Return the definition as a file for `kubectl apply`."""
+    return yaml.safe_dump(definition(), sort_keys=False, width=110, allow_unicode=True)
+
+
 def schema_of(kind: type[Kind]) -> Schema:
     """Return the structural schema of an object of the API."""
     return _schema(inspect.type_info(kind))
@@ -91,10 +109,10 @@ def _engine() -> Schema:
     }
 
 
-def _column(name: str, type: str, priority: int, path: str, description: str) -> Schema:
+def _column(name: str, kind: str, priority: int, path: str, description: str) -> Schema:
     return {
         "name": name,
-        "type": type,
+        "type": kind,
         "priority": priority,
         "jsonPath": path,
         "description": description,
@@ -106,12 +124,12 @@ def _validations(rules: Sequence[Rule]) -> Schema:
     return {"x-kubernetes-validations": written} if written else {}
 
 
-def _schema(type: inspect.Type, default: Any = None) -> Schema:
+def _schema(shape: inspect.Type, default: Any = None) -> Schema:
     """Return the schema of a type; `default` None is no default."""
-    extra: Mapping[str, Any] = {}
-    if isinstance(type, inspect.Metadata):
-        extra, type = type.extra_json_schema or {}, type.type
-    schema = _of(type) | extra
+    extra: Schema = {}
+    if isinstance(shape, inspect.Metadata):
+        extra, shape = dict(shape.extra_json_schema or {}), shape.type
+    schema = _of(shape) | extra
     if default is not None:
         schema["default"] = msgspec.to_builtins(default)
     return dict(sorted(schema.items(), key=lambda item: _order(item[0])))
@@ -123,69 +141,73 @@ def _order(key: str) -> tuple[int, str]:
     return (first.index(key) if key in first else len(first), key)
 
 
-def _of(type: inspect.Type) -> Schema:
-    match type:
+def _of(shape: inspect.Type) -> Schema:
+    match shape:
         case inspect.StructType():
-            return _object(type)
+            schema = _object(shape)
         case inspect.UnionType():
-            return _union(type)
+            schema = _union(shape)
         case inspect.ListType():
-            return {"type": "array", "items": _schema(type.item_type)} | _bounds(
-                maxItems=type.max_length, minItems=type.min_length
-            )
+            bounds = _bounds(maxItems=shape.max_length, minItems=shape.min_length)
+            schema = {"type": "array", "items": _schema(shape.item_type)} | bounds
         case inspect.DictType(value_type=inspect.AnyType()):
-            return {"type": "object"}
+            schema = {"type": "object"}
         case inspect.DictType():
-            return {"type": "object", "additionalProperties": _schema(type.value_type)} | _bounds(
-                maxProperties=type.max_length
-            )
+            bounds = _bounds(maxProperties=shape.max_length)
+            schema = {"type": "object", "additionalProperties": _schema(shape.value_type)} | bounds
         case inspect.EnumType():
-            return {"type": "string", "enum": [member.value for member in type.cls]}
+            schema = {"type": "string", "enum": [member.value for member in shape.cls]}
         case inspect.BoolType():
-            return {"type": "boolean"}
+            schema = {"type": "boolean"}
         case inspect.IntType():
-            return {"type": "integer", "format": "int32"} | _numbers(type)
+            schema = {"type": "integer", "format": "int32"} | _numbers(shape)
         case inspect.StrType():
-            return {"type": "string"} | _texts(type)
-    raise TypeError(f"there is no schema for {type}")
+            schema = {"type": "string"} | _texts(shape)
+        case _:
+            raise TypeError(f"there is no schema for {shape}")
+    return schema
 
 
-def _union(type: inspect.UnionType) -> Schema:
+def _union(shape: inspect.UnionType) -> Schema:
     """Return the schema of what may be left out (None), or may be a number or a text."""
-    parts = [part for part in type.types if not isinstance(part, inspect.NoneType)]
+    parts = [part for part in shape.types if not isinstance(part, inspect.NoneType)]
     match parts:
         case [one]:
             return _schema(one)
         case [inspect.IntType() as number, inspect.StrType() as text]:
             either = {"anyOf": [{"type": "integer"}, {"type": "string"}]}
             return either | _numbers(number) | _texts(text)
-    raise TypeError(f"there is no schema for {type}")
+    raise TypeError(f"there is no schema for {shape}")
 
 
-def _object(type: inspect.StructType) -> Schema:
-    kind: builtins.type[Kind] = type.cls
+def _object(shape: inspect.StructType) -> Schema:
     schema: Schema = {
         "type": "object",
-        "properties": {field.encode_name: _field(field) for field in type.fields},
+        "properties": {field.encode_name: _field(field) for field in shape.fields},
     }
-    if required := [field.encode_name for field in type.fields if field.required]:
+    if required := [field.encode_name for field in shape.fields if field.required]:
         schema["required"] = required
-    return schema | _validations(kind.rules)
+    rules: Sequence[Rule] = getattr(shape.cls, "rules", ())
+    return schema | _validations(rules)
 
 
 def _field(field: inspect.Field) -> Schema:
     # Empty lists and maps are not filled in: nothing is said with them, and they clutter what people see.
-    default = None if field.default is inspect.NODEFAULT else field.default
+    default = None if field.default is msgspec.NODEFAULT else field.default
     return _schema(field.type, default)
 
 
-def _numbers(type: inspect.IntType) -> Schema:
-    return _bounds(minimum=type.ge, maximum=type.le)
+def _numbers(shape: inspect.IntType) -> Schema:
+    return _bounds(minimum=shape.ge, maximum=shape.le)
 
 
-def _texts(type: inspect.StrType) -> Schema:
-    return _bounds(minLength=type.min_length, maxLength=type.max_length, pattern=type.pattern)
+def _texts(shape: inspect.StrType) -> Schema:
+    return _bounds(minLength=shape.min_length, maxLength=shape.max_length, pattern=shape.pattern)
 
 
 def _bounds(**bounds: int | str | None) -> Schema:
     return {name: bound for name, bound in bounds.items() if bound is not None}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(to_yaml())
