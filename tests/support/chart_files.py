@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ spec:
 
 def engine_values_schema() -> dict[str, Any]:
     """Return the schema of the values of the engine's chart: the engine's spec, and a few of the chart's."""
-    schema = _strict(crd.schema_of(EngineSpec))
+    schema = strict(crd.schema_of(EngineSpec))
     schema["properties"] = {**_OWN_VALUES, **schema["properties"]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -117,28 +118,38 @@ def engine_values_schema() -> dict[str, Any]:
     }
 
 
-def _strict(schema: Mapping[str, Any]) -> dict[str, Any]:
+def strict(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Return a schema of JSON that says the same as one of Kubernetes, but that knows all fields."""
-    strict = {key: value for key, value in schema.items() if not key.startswith("x-kubernetes-")}
-    strict.pop("format", None)
+    told = {key: value for key, value in schema.items() if not key.startswith("x-kubernetes-")}
+    told.pop("format", None)
     if "properties" in schema:
-        strict["properties"] = {name: _strict(one) for name, one in schema["properties"].items()}
-        strict["additionalProperties"] = False
+        told["properties"] = {name: strict(one) for name, one in schema["properties"].items()}
+        told["additionalProperties"] = False
     elif schema.get("x-kubernetes-preserve-unknown-fields"):
-        strict["additionalProperties"] = True
+        told["additionalProperties"] = True
     elif "additionalProperties" in schema:
-        strict["additionalProperties"] = _strict(schema["additionalProperties"])
+        told["additionalProperties"] = strict(schema["additionalProperties"])
     if "items" in schema:
-        strict["items"] = _strict(schema["items"])
-    return strict
+        told["items"] = strict(schema["items"])
+    return told
 
 
+class HelmRefusedError(Exception):
+    """What helm says when it does not do what it is asked."""
+
+
+@cache
 def helm(*arguments: str | Path) -> str:
-    """Run helm and return what it prints."""
+    """Run helm and return what it prints; the files of a chart are taken to stay as they are.
+
+    Raises:
+        HelmRefusedError: it ended with an error, which is told.
+    """
     command = [kube_tools.program("helm"), *arguments]
-    return subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, text=True, timeout=_HELM_S
-    ).stdout
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=_HELM_S)
+    if done.returncode:
+        raise HelmRefusedError(done.stderr or done.stdout)
+    return done.stdout
 
 
 def rendered(chart: Path, release: str, *arguments: str | Path) -> str:

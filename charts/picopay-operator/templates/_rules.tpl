@@ -47,10 +47,10 @@
 - apiGroups: [""]
   resources: [pods/log]
   verbs: [get]
-# Volumes are kept or removed, as the engine's deletionPolicy says.
+# Volumes grow, and are kept or removed, as the engine says. The StatefulSet makes them.
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
-  verbs: [get, list, delete]
+  verbs: [get, list, watch, patch, delete]
 - apiGroups: ["", events.k8s.io]
   resources: [events]
   verbs: [create, patch]
