@@ -18,7 +18,7 @@ from picopay_operator import names
 from picopay_operator.manifests.context import Manifest
 
 _MERGE_KEYS = ("name", "mountPath", "containerPort", "topologyKey", "port", "uid")
-"""By which of these the elements of a list are told apart: the first that all of them have."""
+"""By which of these the elements of a list are told apart: the first that all have, each another one."""
 
 _ATOMIC = frozenset({"rules", "ingress", "egress", "tls", "args", "command", "groups", "metrics"})
 """Lists that Kubernetes replaces as a whole, whatever their elements have."""
@@ -98,7 +98,11 @@ def _in_list(wanted: Sequence[Any], live: Any, path: str, key: str) -> Iterator[
 def _merge_key(elements: Sequence[Any]) -> str | None:
     if not elements or not all(isinstance(element, Mapping) for element in elements):
         return None
-    return next((key for key in _MERGE_KEYS if all(key in one for one in elements)), None)
+    for key in _MERGE_KEYS:
+        values = [one[key] for one in elements if key in one]
+        if len(values) == len(set(values)) == len(elements):
+            return key
+    return None
 
 
 def _number(quantity: Any) -> Any:

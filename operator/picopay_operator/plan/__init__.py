@@ -155,15 +155,20 @@ def _to_delete(observed: Observed, made: Step) -> list[Ref]:
 
 
 def _finished_jobs(observed: Observed, stays: set[Ref]) -> list[Ref]:
-    """Return Jobs of keys and checks whose time is over; `migration.py` looks after its own."""
-    own = {Component.ADMIN_KEY, Component.CHECK}
-    return [
-        Ref("Job", job["metadata"]["name"])
-        for job in observed.of_kind("Job")
-        if Ref("Job", job["metadata"]["name"]) not in stays
-        and job["metadata"].get("labels", {}).get(names.COMPONENT_LABEL) in own
-        and jobs.state(job) is not JobState.RUNNING
-    ]
+    """Return Jobs of keys and checks whose time is over; `migration.py` looks after its own.
+
+    That of a key stays until there is another one: that it has succeeded is known from nowhere else.
+    """
+    finished: dict[str, list[Ref]] = {Component.ADMIN_KEY: [], Component.CHECK: []}
+    has_newer_key = False
+    for job in observed.of_kind("Job"):
+        ref = Ref("Job", job["metadata"]["name"])
+        component = job["metadata"].get("labels", {}).get(names.COMPONENT_LABEL)
+        if ref in stays:
+            has_newer_key |= component == Component.ADMIN_KEY
+        elif component in finished and jobs.state(job) is not JobState.RUNNING:
+            finished[component].append(ref)
+    return finished[Component.CHECK] + (finished[Component.ADMIN_KEY] if has_newer_key else [])
 
 
 def _status(observed: Observed, made: Step, schema: Schema) -> EngineStatus:

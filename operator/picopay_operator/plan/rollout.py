@@ -92,7 +92,9 @@ def _take_over(
     target = wanted["metadata"]["name"]
     old = Ref("Deployment", active)
     beside = Step(wanted=[wanted], kept=[old])
-    still = Step(kept=[Ref("Service", names.api(observed.name))])
+    live = observed.child("Deployment", active) or {"metadata": {}}
+    served = live["metadata"].get("labels", {}).get(names.REVISION_LABEL)
+    still = Step(wanted=[_service(observed, context, served, active)])
     progress = _progress(observed, context, wanted)
     if progress.reason is Reason.DEADLINE_EXCEEDED or progress.stalled:
         message = f"{active} still serves, and {target} does not come up: {progress.message}"
@@ -168,21 +170,26 @@ def _api_deployments(observed: Observed) -> list[Live]:
 
 def _progress(observed: Observed, context: Context, wanted: Manifest) -> Finding:
     """Tell how far the API's and the worker's Deployments are."""
-    waiting = {
-        names.worker(context.name): worker.deployment(context),
-        wanted["metadata"]["name"]: wanted,
-    }
-    for name, manifest in waiting.items():
-        live = observed.child("Deployment", name)
-        component = Component(manifest["metadata"]["labels"][names.COMPONENT_LABEL])
-        if live is None or drift.differences(drift.marked(manifest), live):
-            return _waits(f"{name} is being brought up to {context.image}")
-        if (finding := _unfinished(observed, live, component)) is not None:
-            return finding
+    wanted_ones = (wanted, worker.deployment(context))
+    found = [one for each in wanted_ones if (one := _missing(observed, context, each))]
+    if found:
+        # What ails a pod says more than that there are not enough of them.
+        return next((one for one in found if one.reason is not Reason.PROGRESSING), found[0])
     message = f"all pods run {context.image}"
     if observed.engine.spec.suspended:
         message = "no pods run, as the engine is suspended"
     return Finding(Type.ROLLOUT_COMPLETE, TRUE, Reason.ROLLED_OUT, message)
+
+
+def _missing(observed: Observed, context: Context, wanted: Manifest) -> Finding | None:
+    """Return what is missing until all pods of a Deployment are as they are wanted; None when nothing is."""
+    name = wanted["metadata"]["name"]
+    live = observed.child("Deployment", name)
+    if live is None or drift.differences(drift.marked(wanted), live):
+        return _waits(f"{name} is being brought up to {context.image}")
+    return _unfinished(
+        observed, live, Component(wanted["metadata"]["labels"][names.COMPONENT_LABEL])
+    )
 
 
 def _unfinished(observed: Observed, live: Live, component: Component) -> Finding | None:
