@@ -50,9 +50,9 @@ def read(folder: Path) -> Iterator[dict[str, Any]]:
 
 async def _apply_all(engines: Sequence[dict[str, Any]]) -> None:
     try:
-        config.load_incluster_config()  # type: ignore[no-untyped-call]  # the library has no types here
+        config.load_incluster_config()
     except config.ConfigException:
-        await config.load_kube_config()  # type: ignore[no-untyped-call]  # nor here
+        await config.load_kube_config()
     async with client.ApiClient() as api:
         for engine in engines:
             await _apply(client.CustomObjectsApi(api), engine)

@@ -223,8 +223,11 @@ def test_the_operator_is_told_what_it_has_to_know() -> None:
 
 
 def test_the_defaults_of_the_chart_are_those_of_the_operator() -> None:
-    own = {"pod_name": "metadata.name", "pod_namespace": "metadata.namespace"}
-    assert settings(*DEFAULT) == Settings(**own, account="spec.serviceAccountName")
+    assert settings(*DEFAULT) == Settings(
+        pod_name="metadata.name",
+        pod_namespace="metadata.namespace",
+        account="spec.serviceAccountName",
+    )
 
 
 def test_it_is_asked_where_it_listens() -> None:

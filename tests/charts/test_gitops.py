@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
-from lupa import lua51
+from lupa import lua51  # type: ignore[import-untyped]  # it comes without types
 
 from picopay_operator import names
 from picopay_operator.conditions import Finding, Reason, Type, merge, summary
