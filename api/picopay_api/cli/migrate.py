@@ -102,8 +102,7 @@ def _migrate(
 ) -> None:
     from picopay_api.store.migrate import Course
 
-    for url in (settings.database_url, settings.migration_database_url):
-        draft.secrets += url.secrets() if url else ()
+    draft.hide(settings)
     course = Course()
     try:
         migrate_to(settings, revision, hold=hold, approved=approved, course=course)

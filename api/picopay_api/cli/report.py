@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
 import msgspec
@@ -18,6 +18,9 @@ import typer
 from picopay_api.cli.console import note
 from picopay_api.cli.exits import CommandFailed, ExitCode, ending_of
 from picopay_api.cli.lifetime import interrupt_on_stop
+
+if TYPE_CHECKING:
+    from picopay_api.settings import Settings
 
 ReportFile = Annotated[
     Path | None,
@@ -41,6 +44,11 @@ class Draft(msgspec.Struct):
 
     facts: dict[str, Any]
     secrets: list[str] = []
+
+    def hide(self, settings: "Settings") -> None:
+        """Keep the passwords of the database out of it."""
+        for url in (settings.database_url, settings.migration_database_url):
+            self.secrets += url.secrets() if url else ()
 
 
 @contextmanager

@@ -1,9 +1,10 @@
 """Statements of auditing: what is to be checked, what was found, and how far it got.
 
-Called by `worker/auditor.py`, `worker/audit_all.py` and `engine/audit.py`. Every checking
-statement is one snapshot and leads with the ledger; only SUMS and the statements named ALL_… read
-a ledger as a whole.
+Called by `worker/auditor.py`, `worker/audit_all.py`, `worker/audit_quick.py` and `engine/audit.py`. Every
+checking statement is one snapshot; only SUMS and the statements named ALL_… read a ledger as a whole, or all.
 """
+
+from picopay_api.store import seal
 
 TRY_LOCK = """
 SELECT pg_try_advisory_xact_lock(hashtextextended('picopay.audit ' || $1::uuid::text, 0))
@@ -80,8 +81,8 @@ SELECT account_id, asset FROM picopay.balance WHERE ledger_id = $1 AND account_i
 
 KNOWN_ROWS = "SELECT id FROM picopay.journal WHERE ledger_id = $1 AND id = ANY ($2)"
 
-ACCOUNTS = """
-SELECT b.account_id, b.asset, b.floor_minor, b.posted_minor, b.held_minor, b.sequence,
+_ACCOUNTS = """
+SELECT b.ledger_id, b.account_id, b.asset, b.floor_minor, b.posted_minor, b.held_minor, b.sequence,
        date_trunc('milliseconds', b.changed_at) AS changed_at, last.created_at AS booked_at,
        EXISTS (SELECT FROM picopay.account AS a
                 WHERE a.ledger_id = b.ledger_id AND a.id = b.account_id) AS described,
@@ -89,8 +90,7 @@ SELECT b.account_id, b.asset, b.floor_minor, b.posted_minor, b.held_minor, b.seq
        last.journal_id,
        EXISTS (SELECT FROM picopay.journal AS j
                 WHERE j.ledger_id = b.ledger_id AND j.id = last.journal_id) AS known
-  FROM (SELECT * FROM picopay.balance
-         WHERE ledger_id = $1 AND account_id > $2 ORDER BY account_id LIMIT $3) AS b
+  FROM (SELECT * FROM picopay.balance WHERE {chosen}) AS b
   LEFT JOIN LATERAL (
        SELECT e.created_at, e.sequence, e.posted_after_minor, e.held_after_minor, e.journal_id
          FROM picopay.entry AS e
@@ -98,7 +98,44 @@ SELECT b.account_id, b.asset, b.floor_minor, b.posted_minor, b.held_minor, b.seq
         ORDER BY e.created_at DESC, e.sequence DESC LIMIT 1) AS last ON true
  ORDER BY b.account_id
 """
+
+ACCOUNTS = _ACCOUNTS.format(
+    chosen="ledger_id = $1 AND account_id > $2 ORDER BY account_id LIMIT $3"
+)
 """A slice of accounts, each with its last entry."""
+
+ACCOUNTS_NAMED = _ACCOUNTS.format(chosen="ledger_id = $1 AND account_id = ANY ($2)")
+"""The same of accounts that were touched."""
+
+_OUT_OF_BOUNDS = "held_minor <> 0 OR posted_minor < floor_minor"  # there are no holds yet
+
+ALL_ACCOUNTS_OUT_OF_BOUNDS = _ACCOUNTS.format(chosen=f"{_OUT_OF_BOUNDS} LIMIT $1")
+
+ALL_SUMS = f"""
+SELECT ledger_id, asset, sum(posted_minor)::text AS sum, count(*) AS accounts,
+       count(*) FILTER (WHERE {_OUT_OF_BOUNDS}) AS out_of_bounds
+  FROM picopay.balance GROUP BY ledger_id, asset
+"""  # noqa: S608  # composed of constants
+"""All balances by ledger and asset, in one go: a narrow row for each account, and no history."""
+
+NEWEST_COMMITS = f"""
+WITH RECURSIVE known AS ({seal.KNOWN_CLUSTERS})
+SELECT newest.*
+  FROM known
+ CROSS JOIN LATERAL (
+       SELECT c.ledger_id, c.cluster, c.xid, c.first_id, c.last_id, c.count, c.decided_at
+         FROM picopay.commit AS c
+        WHERE c.cluster = known.cluster ORDER BY c.xid DESC LIMIT $1) AS newest
+ ORDER BY newest.decided_at DESC LIMIT $1
+"""  # noqa: S608  # composed of constants
+"""What was decided last, of all ledgers."""
+
+KNOWN_LEDGERS = "SELECT ledger_id FROM picopay.ledger WHERE ledger_id = ANY ($1)"
+
+ALL_FINDINGS = """
+SELECT ledger_id, kind, subject, detail, found_at FROM picopay.audit_finding
+ ORDER BY found_at LIMIT $1
+"""
 
 SUMS = """
 SELECT asset, sum(posted_minor)::text AS sum FROM picopay.balance

@@ -14,7 +14,6 @@ import asyncpg
 from picopay_api.engine import chain
 from picopay_api.engine.audit import Finding
 from picopay_api.store import audit as statements
-from picopay_api.store import seal
 from picopay_api.store.database import Connection, Database
 from picopay_api.worker import checks
 from picopay_api.worker.checks import Fault
@@ -22,7 +21,7 @@ from picopay_api.worker.examine import (
     Tip,
     examine_accounts,
     examine_block,
-    examine_rows,
+    examine_commit,
     examine_sums,
     tip_of,
 )
@@ -131,7 +130,7 @@ async def _chain(
         statements.ALL_UNSEALED, ledger, prefetch=_CHUNK, timeout=_STATEMENT_TIMEOUT_S
     ):
         unsealed += commit["count"]
-        async for fault in _commit(connection, ledger, commit):
+        for fault in (await examine_commit(connection, ledger, commit))[0]:
             yield fault
     if counts["rows"] != counts["committed"]:
         detail = f"{counts['rows']} rows in the journal, {counts['committed']} in commits"
@@ -141,20 +140,6 @@ async def _chain(
             f"{counts['committed']} rows in commits, {counts['sealed']} sealed, {unsealed} waiting"
         )
         yield Fault("journal_unread", "commit", detail)
-
-
-async def _commit(
-    connection: Connection, ledger: UUID, commit: asyncpg.Record
-) -> AsyncIterator[Fault]:
-    cluster, xid = commit["cluster"], commit["xid"]
-    rows = await connection.fetch(seal.ROWS, ledger, cluster, xid, xid + 1)
-    if len(rows) != commit["count"]:
-        detail = f"{commit['count']} rows were committed, the journal has {len(rows)} of them"
-        yield Fault("journal_incomplete", f"{cluster}/{xid}", detail)
-    for fault in checks.check_commits([commit], rows):
-        yield fault
-    for fault in await examine_rows(connection, ledger, rows):
-        yield fault
 
 
 async def _entries(connection: Connection, ledger: UUID) -> AsyncIterator[Fault]:

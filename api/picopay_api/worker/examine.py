@@ -1,6 +1,6 @@
 """Reads what a check needs and has it checked: a block, a slice of accounts, all sums.
 
-Used by the continuous auditor and by the full audit inside a snapshot of theirs. Each function
+Used by the continuous auditor, the full audit and the quick one inside a snapshot of theirs. Each function
 reads a bounded number of rows.
 """
 
@@ -45,6 +45,21 @@ def tip_of(record: asyncpg.Record) -> Tip:
     return record["height"], record["first_position"] + record["count"] - 1, record["hash"]
 
 
+async def examine_commit(
+    connection: Connection, ledger: UUID, commit: asyncpg.Record
+) -> tuple[list[Fault], list[UUID]]:
+    """Check a commit, sealed or not, against its rows and those; return the accounts it touched, too."""
+    cluster, xid = commit["cluster"], commit["xid"]
+    rows = await connection.fetch(seal.ROWS, ledger, cluster, xid, xid + 1)
+    faults = []
+    if len(rows) != commit["count"]:
+        detail = f"{commit['count']} rows were committed, the journal has {len(rows)} of them"
+        faults.append(Fault("journal_incomplete", f"{cluster}/{xid}", detail))
+    faults += checks.check_commits([commit], rows)
+    faults += await examine_rows(connection, ledger, rows)
+    return faults, list(_spans(rows))
+
+
 async def examine_rows(
     connection: Connection, ledger: UUID, rows: Sequence[asyncpg.Record]
 ) -> list[Fault]:
@@ -80,6 +95,14 @@ async def examine_accounts(
     records = await connection.fetch(statements.ACCOUNTS, ledger, after, count)
     faults = [fault for record in records for fault in checks.check_account(record)]
     return records[-1]["account_id"] if len(records) == count else None, faults
+
+
+async def examine_named_accounts(
+    connection: Connection, ledger: UUID, accounts: Sequence[UUID]
+) -> list[Fault]:
+    """Check some accounts of a ledger."""
+    records = await connection.fetch(statements.ACCOUNTS_NAMED, ledger, accounts)
+    return [fault for record in records for fault in checks.check_account(record)]
 
 
 async def examine_sums(
