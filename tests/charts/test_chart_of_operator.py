@@ -185,6 +185,15 @@ def test_every_kind_that_the_operator_knows_is_allowed(command: tuple[Any, ...],
         assert any(one[:2] == (resource.group, resource.plural) for one in allowed), resource.kind
 
 
+@pytest.mark.parametrize(("command", "kind"), [(DEFAULT, "ClusterRole"), (FULL, "Role")])
+def test_of_leases_only_the_operators_own_is_touched(command: tuple[Any, ...], kind: str) -> None:
+    # A list of all namespaces is allowed by a name because it is asked for with a selector of that name.
+    of_leases = [rule for rule in rules(kind, *command) if "leases" in rule["resources"]]
+    assert any({"list", "watch"} <= set(rule["verbs"]) for rule in of_leases)
+    for rule in [*of_leases, *rules("Role", *DEFAULT)]:
+        assert rule.get("resourceNames") == [names.FIELD_MANAGER] or rule["verbs"] == ["create"]
+
+
 def test_roles_can_be_left_to_others() -> None:
     command = (
         *DEFAULT,

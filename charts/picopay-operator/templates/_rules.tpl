@@ -54,6 +54,11 @@
 - apiGroups: ["", events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+# The operator's own Lease, by which it knows that it still hears from the cluster.
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [picopay-operator]
+  verbs: [list, watch]
 {{- end -}}
 
 {{/* What the operator may do with Secrets, where there are engines and nowhere else. */}}
