@@ -34,7 +34,11 @@ def kept(name: str, make: Callable[[Path], None]) -> Path:
         return place
     root.mkdir(parents=True, exist_ok=True)
     with (root / f"{name}.lock").open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"Waiting for the process that makes {place}", file=sys.stderr, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         if not place.is_dir():
             working = root / f"{name}.new"
             working.mkdir(exist_ok=True)
