@@ -7,7 +7,7 @@ status of pods, the end of pods that are deleted, and volumes for claims. All el
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -202,12 +202,15 @@ class Player:
 
 @asynccontextmanager
 async def playing(api_server: ApiServer) -> AsyncIterator[Player]:
-    """Play the kubelet until the end of the block; what goes wrong with it ends the block."""
+    """Play the kubelet until the end of the block, where what went wrong with it is raised."""
     player = Player(api_server)
-    async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(player.run())
+    task = asyncio.create_task(player.run())
+    try:
         yield player
+    finally:
         task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 def _has_ended(pod: Manifest) -> bool:
