@@ -12,13 +12,14 @@ import pytest
 
 from support.postgres import CHECKOUT
 
-PRODUCT = CHECKOUT / "api" / "picopay_api"
-MODULES = sorted(PRODUCT.rglob("*.py"))
+PRODUCTS = (CHECKOUT / "api" / "picopay_api", CHECKOUT / "operator" / "picopay_operator")
+MODULES = sorted(path for product in PRODUCTS for path in product.rglob("*.py"))
 TEST_FOLDERS = [
     path for path in (CHECKOUT / "tests").rglob("*") if path.is_dir() and path.name != "__pycache__"
 ]
 READERS_OF_THE_ENVIRONMENT = {
     "api/picopay_api/settings.py",
+    "operator/picopay_operator/settings.py",
     "api/picopay_api/metrics.py",  # PROMETHEUS_MULTIPROC_DIR, as prometheus_client itself does
 }
 LINES_PER_FILE_MAX = 400
@@ -128,5 +129,10 @@ def test_the_wheel_carries_everything_that_runs_and_nothing_else(tmp_path: Path)
     )
     (wheel,) = tmp_path.glob("picopay-*.whl")
     carried = {entry for entry in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in entry}
-    files = {path for path in PRODUCT.rglob("*") if path.is_file() and path.suffix != ".pyc"}
-    assert carried == {str(path.relative_to(CHECKOUT / "api")) for path in files}
+    files = {
+        str(path.relative_to(product.parent))
+        for product in PRODUCTS
+        for path in product.rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    assert carried == files
