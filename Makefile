@@ -11,7 +11,7 @@ RUN := .venv/bin/
 ARGS ?=
 
 # Modules that write generated files; with --check they fail on a difference instead.
-GENERATED_CHECKS := picopay_api.reference
+GENERATED_CHECKS := picopay_api.reference picopay_operator.reference
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

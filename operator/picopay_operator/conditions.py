@@ -7,6 +7,7 @@ the rest, as kstatus, Argo CD and `kubectl wait` understand them.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
+from typing import Self
 
 from msgspec import Struct
 
@@ -15,83 +16,110 @@ from picopay_operator.spec.status import Condition, ConditionStatus
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 
 
-class Type(StrEnum):
+class _Documented(StrEnum):
+    """A member carries what it means, for the reference."""
+
+    meaning: str
+
+    def __new__(cls, name: str, meaning: str) -> Self:
+        """Make a member; its name is also its value."""
+        member = str.__new__(cls, name)
+        member._value_ = name
+        member.meaning = meaning
+        return member
+
+
+class Type(_Documented):
     """The conditions, in the order in which they are shown; the first three sum up the others."""
 
-    READY = "Ready"
-    RECONCILING = "Reconciling"
-    STALLED = "Stalled"
-    AVAILABLE = "Available"
-    SECRETS_READY = "SecretsReady"
-    DATABASE_REACHABLE = "DatabaseReachable"
-    CONNECTION_BUDGET = "ConnectionBudget"
-    SCHEMA_MIGRATED = "SchemaMigrated"
-    SCHEMA_COMPATIBLE = "SchemaCompatible"
-    LEDGER_SOUND = "LedgerSound"
-    ROLLOUT_COMPLETE = "RolloutComplete"
-    EXPOSED = "Exposed"
-    MONITORED = "Monitored"
-    PAUSED = "Paused"
+    READY = "Ready", "The engine takes payments, and is as its spec says."
+    RECONCILING = "Reconciling", "The operator is bringing the engine there."
+    STALLED = "Stalled", "The operator cannot go on: somebody has to do something."
+    AVAILABLE = "Available", "Enough API pods take requests."
+    SECRETS_READY = "SecretsReady", "Secrets are there, and the administrator's key is valid."
+    DATABASE_REACHABLE = "DatabaseReachable", "A Job has reached the database."
+    CONNECTION_BUDGET = (
+        "ConnectionBudget",
+        "All sessions that pods may open fit into what the database admits. Ready without it.",
+    )
+    SCHEMA_MIGRATED = "SchemaMigrated", "The schema is as the version wants it."
+    SCHEMA_COMPATIBLE = "SchemaCompatible", "The database admits the version."
+    LEDGER_SOUND = "LedgerSound", "The money added up when it was last checked."
+    ROLLOUT_COMPLETE = "RolloutComplete", "All pods are of the version and the spec."
+    EXPOSED = "Exposed", "The API is reached from where the spec says."
+    MONITORED = "Monitored", "What spec.monitoring asks for is there. Ready without it."
+    PAUSED = "Paused", "spec.paused is on: nothing is applied or repaired."
 
 
-class Reason(StrEnum):
+class Reason(_Documented):
     """Why a condition is as it is. `Stalled` takes over the reason of what stands still."""
 
-    APPLIED = "Applied"
-    RECONCILING = "Reconciling"
-    PROGRESSING = "Progressing"
-    WAITING = "Waiting"
-    INVALID_SPEC = "InvalidSpec"
-    INTERNAL_ERROR = "InternalError"
-    API_ERROR = "KubernetesApiError"
-    PERMISSION_DENIED = "PermissionDenied"
-    ADOPTION_REFUSED = "AdoptionRefused"
-    PAUSED = "Paused"
-    NOT_PAUSED = "NotPaused"
-    SUSPENDED = "Suspended"
-    DELETING = "Deleting"
+    APPLIED = "Applied", "All is as it should be."
+    PROGRESSING = "Progressing", "It is under way."
+    WAITING = "Waiting", "It is not known yet: something before it is not done."
+    INVALID_SPEC = "InvalidSpec", "The spec, or what follows from it, cannot be: change it."
+    INTERNAL_ERROR = "InternalError", "A defect of the operator: its log has it."
+    API_ERROR = "KubernetesApiError", "The API server has refused or not answered; tried again."
+    PERMISSION_DENIED = "PermissionDenied", "The operator's roles are not those of its release."
+    ADOPTION_REFUSED = (
+        "AdoptionRefused",
+        "An object of a needed name is there and belongs to somebody else.",
+    )
+    PAUSED = "Paused", "spec.paused is on."
+    NOT_PAUSED = "NotPaused", "spec.paused is off."
+    SUSPENDED = "Suspended", "spec.suspended is on: no pods run, data stays."
+    DELETING = "Deleting", "The engine is being deleted."
     # Secrets
-    SECRETS_FOUND = "SecretsFound"
-    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105  # a reason
-    SECRET_KEY_MISSING = "SecretKeyMissing"  # noqa: S105  # a reason
-    SECRET_LOST = "SecretLost"  # noqa: S105  # a reason
-    KEY_PENDING = "AdminKeyPending"
-    KEY_FAILED = "AdminKeyFailed"
+    SECRETS_FOUND = "SecretsFound", "All Secrets are there."
+    SECRET_NOT_FOUND = "SecretNotFound", "A Secret that the spec names is not there."
+    SECRET_KEY_MISSING = "SecretKeyMissing", "A Secret lacks the key that the spec names."
+    SECRET_LOST = (
+        "SecretLost",
+        "The password of the database in the cluster is gone, and its volume is not.",
+    )
+    KEY_PENDING = "AdminKeyPending", "The administrator's key is being made valid."
+    KEY_FAILED = "AdminKeyFailed", "The administrator's key could not be made valid."
     # Database
-    REACHABLE = "Reachable"
-    DATABASE_STARTING = "DatabaseStarting"
-    DATABASE_UNREACHABLE = "DatabaseUnreachable"
-    CLUSTER_NOT_FOUND = "ClusterNotFound"
-    OPTIONAL_API_MISSING = "OptionalAPIMissing"
-    WITHIN_BUDGET = "WithinBudget"
-    BUDGET_EXCEEDED = "ConnectionBudgetExceeded"
+    REACHABLE = "Reachable", "A Job has reached the database."
+    DATABASE_STARTING = "DatabaseStarting", "The database in the cluster is not ready yet."
+    DATABASE_UNREACHABLE = "DatabaseUnreachable", "No Job reaches the database; tried again."
+    CLUSTER_NOT_FOUND = "ClusterNotFound", "There is no such Cluster of CloudNativePG."
+    OPTIONAL_API_MISSING = (
+        "OptionalAPIMissing",
+        "The cluster lacks a kind that the spec asks for; it is used as soon as it is installed.",
+    )
+    WITHIN_BUDGET = "WithinBudget", "All sessions fit."
+    BUDGET_EXCEEDED = "ConnectionBudgetExceeded", "Pods may open more sessions than there can be."
     # Schema
-    MIGRATED = "Migrated"
-    MIGRATION_PENDING = "MigrationPending"
-    MIGRATION_RUNNING = "MigrationRunning"
-    MIGRATION_FAILED = "MigrationFailed"
-    APPROVAL_PENDING = "ApprovalPending"
-    COMPATIBLE = "Compatible"
-    ROLLBACK_REFUSED = "RollbackRefused"
+    MIGRATED = "Migrated", "The migration has succeeded, or nothing was to be migrated."
+    MIGRATION_PENDING = "MigrationPending", "A migration is about to begin."
+    MIGRATION_RUNNING = "MigrationRunning", "A migration is running."
+    MIGRATION_FAILED = "MigrationFailed", "A migration has failed; the version before serves."
+    APPROVAL_PENDING = "ApprovalPending", "A plan waits for the annotation that approves of it."
+    COMPATIBLE = "Compatible", "The database admits the version."
+    ROLLBACK_REFUSED = "RollbackRefused", "The version is older than the database admits."
     # The ledger
-    SOUND = "LedgerSound"
-    CHECK_RUNNING = "CheckRunning"
-    CHECK_FAILED = "CheckFailed"
-    FINDINGS = "LedgerFindings"
+    SOUND = "LedgerSound", "The money adds up."
+    CHECK_RUNNING = "CheckRunning", "The money is being checked."
+    CHECK_FAILED = "CheckFailed", "The check could not be made."
+    FINDINGS = "LedgerFindings", "The money does not add up; nothing is rolled out."
     # Pods
-    PODS_AVAILABLE = "PodsAvailable"
-    PODS_UNAVAILABLE = "PodsUnavailable"
-    ROLLED_OUT = "RolledOut"
-    PROMOTION_PENDING = "PromotionPending"
-    DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
-    ROLLOUT_ABORTED = "RolloutAborted"
-    IMAGE_PULL_FAILED = "ImagePullFailed"
-    CRASH_LOOPING = "CrashLooping"
-    POD_PENDING = "PodPending"
+    PODS_AVAILABLE = "PodsAvailable", "Enough pods take requests."
+    PODS_UNAVAILABLE = "PodsUnavailable", "Fewer pods take requests than there should be."
+    ROLLED_OUT = "RolledOut", "All pods are of the version and the spec."
+    PROMOTION_PENDING = "PromotionPending", "A revision waits for the annotation that promotes it."
+    DEADLINE_EXCEEDED = "ProgressDeadlineExceeded", "The rollout has not moved for too long."
+    ROLLOUT_ABORTED = "RolloutAborted", "A blue-green revision did not come up; the other serves."
+    IMAGE_PULL_FAILED = "ImagePullFailed", "A pod cannot pull its image."
+    CRASH_LOOPING = "CrashLooping", "A pod ends again and again."
+    POD_PENDING = "PodPending", "A pod has no node, or cannot start."
     # Exposure
-    EXPOSED = "Exposed"
-    CLUSTER_ONLY = "ClusterOnly"
-    NOT_WANTED = "NotWanted"
+    EXPOSED = "Exposed", "The API is reached from outside."
+    CLUSTER_ONLY = (
+        "ClusterOnly",
+        "The API is reached inside the cluster, as nothing else was asked.",
+    )
+    NOT_WANTED = "NotWanted", "The spec asks for nothing of the kind."
 
 
 class Finding(Struct, frozen=True):
@@ -242,13 +270,14 @@ _TOLD: dict[tuple[Type, Reason], tuple[str, bool]] = {
     (Type.PAUSED, Reason.NOT_PAUSED): ("Resumed", False),
 }
 
-EVENTS = tuple(
-    sorted(
-        {reason for reason, _ in _TOLD.values()}
-        | {"ChildRecreated", "DriftCorrected", "SecretGenerated", "SecretRotated", "DataReleased"}
-    )
-)
-"""The reasons of every Event that the operator posts, for the reference."""
+_TOLD_BY_DEEDS = ("DriftCorrected", "DataReleased")
+"""Events of the plan that no condition goes with."""
+
+
+def events() -> list[tuple[str, str]]:
+    """Return the reason of every Event and its type, for the reference."""
+    told = dict(_TOLD.values()) | dict.fromkeys(_TOLD_BY_DEEDS, False)
+    return [(name, "Warning" if warns else "Normal") for name, warns in sorted(told.items())]
 
 
 def notices(before: Sequence[Condition], after: Sequence[Condition]) -> Iterator[Notice]:
