@@ -1,14 +1,15 @@
 """Requests to the Kubernetes API, as JSON. The only module that uses the client of Kubernetes.
 
-Used by `cluster.py`, `secret_watch.py` and `election.py`. Each request has a time-out, and each failure is
-one of `errors.py`.
+Used by `cluster.py`, `secret_watch.py`, `election.py` and `plugin/`. Each request has a time-out, and each
+failure is one of `errors.py`.
 """
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import aiohttp
+import yaml
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import ApiException
@@ -17,6 +18,7 @@ from kubernetes.aio.dynamic import DynamicClient
 from picopay_operator import names
 from picopay_operator.errors import (
     ApiError,
+    ConfigurationError,
     Conflict,
     NotFound,
     PermissionDenied,
@@ -26,6 +28,9 @@ from picopay_operator.errors import (
 REQUEST_TIMEOUT_S = 15.0
 _WATCH_S = 300
 """After so long the server ends a watch; a new one is begun."""
+
+_LOG_S = 86_400.0
+"""How long a log is followed at most."""
 
 _METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -40,6 +45,22 @@ async def load_configuration() -> Configuration:
     except config.ConfigException:
         await config.load_kube_config(client_configuration=configuration)
     return configuration
+
+
+async def load_kubeconfig(path: str | None, context: str | None) -> tuple[Configuration, str]:
+    """Find the API server as kubectl does; return also the namespace that is meant when none is named.
+
+    Raises:
+        ConfigurationError: there is no such file or context, or it cannot be used.
+    """
+    configuration = Configuration()
+    try:
+        loader = await config.load_kube_config(
+            config_file=path, context=context, client_configuration=configuration
+        )
+    except (config.ConfigException, yaml.YAMLError, OSError) as error:
+        raise ConfigurationError(str(error)) from error
+    return configuration, loader.current_context["context"].get("namespace") or "default"
 
 
 class Client:
@@ -80,6 +101,44 @@ class Client:
         if uid:
             body["preconditions"] = {"uid": uid}
         await self._ask("delete", path, body=body)
+
+    async def list_objects(self, path: str, selector: str = "") -> list[dict[str, Any]]:
+        """List objects of a label, or all."""
+        answer = await self._ask("get", path, label_selector=selector or None)
+        found: list[dict[str, Any]] = answer["items"]
+        return found
+
+    async def merge(self, path: str, body: dict[str, Any], field_manager: str) -> dict[str, Any]:
+        """Change some fields of an object; those that are None are taken away. Return it as it is then."""
+        return await self._ask(
+            "patch",
+            path,
+            body=body,
+            content_type="application/merge-patch+json",
+            field_manager=field_manager,
+        )
+
+    async def lines(self, path: str, parameters: Mapping[str, str]) -> AsyncIterator[str]:
+        """Yield the lines of a log until its end, however long they are."""
+        rest = b""
+        try:
+            response: aiohttp.ClientResponse = await self._dynamic.request(
+                "get",
+                path,
+                query_params=list(parameters.items()),
+                header_params={"Accept": "*/*"},
+                serialize=False,
+                _request_timeout=_LOG_S,
+            )
+            async with response:
+                async for chunk in response.content.iter_any():
+                    *whole, rest = (rest + chunk).split(b"\n")
+                    for line in whole:
+                        yield line.decode(errors="replace")
+        except (ApiException, aiohttp.ClientError, TimeoutError) as error:
+            raise _refusal(error, path) from error
+        if rest:
+            yield rest.decode(errors="replace")
 
     async def list_metadata(self, path: str, selector: str) -> dict[str, Any]:
         """List objects of a label without their content."""

@@ -8,6 +8,10 @@ class OperatorError(Exception):
     """Anything that keeps a reconcile from its end; the message is for people."""
 
 
+class ConfigurationError(OperatorError):
+    """Which API server is meant cannot be found out."""
+
+
 class AdoptionRefused(OperatorError):
     """An object of a wanted name is there, and is not the engine's: it is left alone."""
 
