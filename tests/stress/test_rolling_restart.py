@@ -1,68 +1,23 @@
 """Processes that are told to end under load: whoever asks is answered, behind a balancer nobody notices."""
 
 import asyncio
-import random
 import signal
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from picopay_api.database_url import DatabaseUrl
 from picopay_api.worker.audit_all import audit_everything
 from support.balancer import balanced
+from support.customers import Customers
 from support.fleet import Member, fleet
 from support.journal import opened
 from support.sql import value
 from support.waiting import PROMPT_S, eventually
 
 CLIENTS = 24
-PAYMENT = {"source": "@world", "destination": "@shop", "amount": 1, "asset": "USD"}
 BOOKED = "SELECT count(*) FROM picopay.journal"
-
-
-class Customers:
-    """Clients that pay again and again on kept connections, and never ask twice for the same."""
-
-    def __init__(self, url: str, member: Member) -> None:
-        self._url = url
-        self._headers = dict(member.client.headers)
-        self._numbers = iter(range(1_000_000))
-        self.answers: Counter[str] = Counter()
-        self.done = asyncio.Event()
-
-    async def pay_on(self, pause_max_s: float) -> None:
-        """Pay until `done`, with pauses in which connections are idle."""
-        async with httpx.AsyncClient(
-            base_url=self._url, headers=self._headers, timeout=PROMPT_S, trust_env=False
-        ) as client:
-            while not self.done.is_set():
-                told = await self._pay(client)
-                self.answers[told] += 1
-                if told == "refused":
-                    return
-                await asyncio.sleep(random.uniform(0, pause_max_s))
-
-    async def _pay(self, client: httpx.AsyncClient) -> str:
-        key = {"Idempotency-Key": f"payment-{next(self._numbers)}"}
-        try:
-            answer = await client.post("/v1/payments", json=PAYMENT, headers=key)
-        except httpx.ConnectError:
-            return "refused"
-        except httpx.TransportError as error:
-            return repr(error)
-        return str(answer.status_code) if answer.is_success else str(answer.json()["code"])
-
-    async def paid(self, count: int) -> None:
-        """Wait until so many more payments have been answered."""
-        wanted = self.answers["201"] + count
-
-        async def enough() -> bool:
-            return self.answers["201"] >= wanted
-
-        await eventually(enough)
 
 
 async def make_shop(member: Member) -> None:
@@ -77,7 +32,7 @@ async def test_a_rolling_restart_behind_a_balancer_fails_no_request(
     async with fleet(database_url, tmp_path, 2) as members:
         await make_shop(members[0])
         async with balanced([member.port for member in members]) as balancer:
-            customers = Customers(balancer.url, members[0])
+            customers = Customers(balancer.url, members[0].client.headers)
             async with asyncio.TaskGroup() as group:
                 for number in range(CLIENTS):
                     # Some hardly rest, others ask on connections that are idle for a while.
@@ -100,7 +55,7 @@ async def test_who_is_told_to_end_answers_what_was_asked_and_takes_no_more(
 ) -> None:
     async with fleet(database_url, tmp_path, 1) as (member,):
         await make_shop(member)
-        customers = Customers(str(member.client.base_url), member)
+        customers = Customers(str(member.client.base_url), member.client.headers)
         async with asyncio.TaskGroup() as group:
             for _ in range(CLIENTS):
                 group.create_task(customers.pay_on(0))

@@ -22,6 +22,10 @@ class Balancer:
         self.refused = 0
         """How often a backend did not take a connection."""
 
+    def lead_to(self, ports: Sequence[int]) -> None:
+        """Take these backends from now on, for connections that are not made yet."""
+        self._ports = list(ports)
+
     async def listen(self) -> asyncio.Server:
         """Begin to take connections on a free port."""
         listener = await asyncio.start_server(self._carry, "127.0.0.1", 0)

@@ -1,15 +1,16 @@
 """Plays the kubelet: pods that the scheduler has put on made-up nodes get the status that a test asks for.
 
-Used through the fixture `player`. Nothing runs. What it stands for, and no more: the nodes themselves, the
-status of pods, the end of pods that are deleted, and volumes for claims. All else is Kubernetes' own doing.
+Used through the fixture `player`. Nothing runs, unless there is an executor (`kubelet.py`). What it stands
+for, and no more: the nodes themselves, the status of pods, the end of pods that are deleted, and volumes for
+claims. All else is Kubernetes' own doing.
 """
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import httpx
 
@@ -50,11 +51,31 @@ class _Rule(NamedTuple):
         )
 
 
+type Show = Callable[[Play], Awaitable[None]]
+
+
+class Executor(Protocol):
+    """Who really runs some of the pods."""
+
+    def concerns(self, pod: Manifest) -> bool:
+        """Tell whether it runs a pod."""
+        ...
+
+    async def run(self, pod: Manifest, ending: "asyncio.Future[int]", show: Show) -> Exits:
+        """Run a pod and show what becomes of it, until it has ended; return how.
+
+        A pod that stays ends after `ending` is there: the seconds that it has for that.
+        """
+        ...
+
+
 class Player:
     """Pods of Jobs end with success, and all others run, unless a test says something else."""
 
-    def __init__(self, api_server: ApiServer) -> None:
+    def __init__(self, api_server: ApiServer, executor: Executor | None = None) -> None:
         self._api_server = api_server
+        self._executor = executor
+        self._endings: dict[str, asyncio.Future[int]] = {}
         self._rules: list[_Rule] = []
         self._pods: dict[str, Manifest] = {}
         self._played: dict[str, Play] = {}
@@ -77,7 +98,7 @@ class Player:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow(_PODS, self._see_pod))
             tasks.create_task(self._follow(_CLAIMS, self._see_claim))
-            tasks.create_task(self._play_on())
+            tasks.create_task(self._play_on(tasks))
 
     async def _prepare(self) -> None:
         await self._api_server.apply(_STORAGE_CLASS)
@@ -109,24 +130,41 @@ class Player:
     async def _see_pod(self, kind: str, pod: Manifest) -> None:
         uid = pod["metadata"]["uid"]
         if kind == "DELETED":
-            for known in (self._pods, self._played, self._addresses):
+            self._end_executed(uid, 0)
+            for known in (self._pods, self._played, self._addresses, self._endings):
                 known.pop(uid, None)
         else:
             self._pods[uid] = pod
             self._waiting.put_nowait(uid)
 
-    async def _play_on(self) -> None:
+    async def _play_on(self, tasks: asyncio.TaskGroup) -> None:
         while True:
             pod = self._pods.get(await self._waiting.get())
             if pod is None or "nodeName" not in pod["spec"]:
                 continue
-            try:
-                await (
-                    self._end(pod) if "deletionTimestamp" in pod["metadata"] else self._play(pod)
-                )
-            except RefusedError as error:
-                if error.status not in _GONE:
-                    raise
+            uid, is_leaving = pod["metadata"]["uid"], "deletionTimestamp" in pod["metadata"]
+            if uid in self._endings:
+                if is_leaving:
+                    self._end_executed(uid, pod["metadata"]["deletionGracePeriodSeconds"])
+            elif self._executor and not is_leaving and self._executor.concerns(pod):
+                self._endings[uid] = asyncio.get_running_loop().create_future()
+                tasks.create_task(self._execute(pod, self._executor))
+            else:
+                with _may_be_gone():
+                    await (self._end(pod) if is_leaving else self._play(pod))
+
+    async def _execute(self, pod: Manifest, executor: Executor) -> None:
+        ending = self._endings[pod["metadata"]["uid"]]
+        with _may_be_gone():
+            last = await executor.run(pod, ending, lambda play: self._write(pod, play))
+            await self._write(pod, last)
+            await ending
+            await self._remove(pod)
+
+    def _end_executed(self, uid: str, grace_s: int) -> None:
+        ending = self._endings.get(uid)
+        if ending is not None and not ending.done():
+            ending.set_result(grace_s)
 
     async def _play(self, pod: Manifest) -> None:
         uid = pod["metadata"]["uid"]
@@ -142,10 +180,13 @@ class Player:
 
     async def _end(self, pod: Manifest) -> None:
         """End a pod that somebody has deleted: its containers stop, then it is gone."""
-        metadata = pod["metadata"]
         if not _has_ended(pod):
             stays = pod["spec"]["restartPolicy"] == "Always"
             await self._write(pod, Exits(0 if stays else _TERMINATED_EXIT_CODE))
+        await self._remove(pod)
+
+    async def _remove(self, pod: Manifest) -> None:
+        metadata = pod["metadata"]
         await self._api_server.delete(
             "Pod",
             metadata["name"],
@@ -201,9 +242,9 @@ class Player:
 
 
 @asynccontextmanager
-async def playing(api_server: ApiServer) -> AsyncIterator[Player]:
+async def playing(api_server: ApiServer, executor: Executor | None = None) -> AsyncIterator[Player]:
     """Play the kubelet until the end of the block, where what went wrong with it is raised."""
-    player = Player(api_server)
+    player = Player(api_server, executor)
     task = asyncio.create_task(player.run())
     try:
         yield player
@@ -211,6 +252,16 @@ async def playing(api_server: ApiServer) -> AsyncIterator[Player]:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+@contextmanager
+def _may_be_gone() -> Iterator[None]:
+    """Pass over that a pod is not there any more, or that another one has its name."""
+    try:
+        yield
+    except RefusedError as error:
+        if error.status not in _GONE:
+            raise
 
 
 def _has_ended(pod: Manifest) -> bool:

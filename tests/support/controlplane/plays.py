@@ -13,6 +13,7 @@ class Runs(NamedTuple):
     """It runs, and its probes succeed, unless it is not `ready`."""
 
     ready: bool = True
+    restarts: int = 0
 
 
 class Exits(NamedTuple):
@@ -54,9 +55,12 @@ def statuses(pod: Mapping[str, Any], play: Play, where: Circumstances) -> list[S
     """Return what a kubelet writes, one after the other."""
     running = _status(pod, where, "Running", {"running": {"startedAt": where.now}}, ready=False)
     match play:
-        case Runs(ready):
+        case Runs(ready, restarts):
             state = {"running": {"startedAt": where.now}}
-            return [_status(pod, where, "Running", state, ready=ready)]
+            status = _status(pod, where, "Running", state, ready=ready)
+            for container in status["containerStatuses"]:
+                container["restartCount"] = restarts
+            return [status]
         case Exits(code, message):
             phase = "Failed" if code else "Succeeded"
             return [running, _status(pod, where, phase, _ended(code, message, where), ready=False)]
