@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from picopay_operator import drift
 from picopay_operator.manifests.context import Manifest
 from picopay_operator.spec.kinds import Kind
 from support.engines import ENGINES, GOLDEN, context, golden, known, manifests
@@ -76,6 +77,23 @@ def test_objects_have_a_place_labels_and_an_owner() -> None:
         made = known(source.stem)
         for manifest in manifests(context(made)):
             check_metadata(manifest, made.metadata.name, made.metadata.namespace)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in ENGINES])
+def test_what_is_there_as_it_was_applied_does_not_differ(name: str) -> None:
+    twice = {"topologyKey": "zone", "maxSkew": 1}
+    made = known(
+        name,
+        networkPolicy={"enabled": True},
+        topologySpreadConstraints=[
+            {**twice, "whenUnsatisfiable": "DoNotSchedule"},
+            {**twice, "whenUnsatisfiable": "ScheduleAnyway"},
+        ],
+        httpRoute={"parentRefs": [{"name": "g", "sectionName": one} for one in ("a", "b")]},
+    )
+    for manifest in manifests(context(made)):
+        marked = drift.marked(manifest)
+        assert drift.differences(marked, marked) == []
 
 
 def check_metadata(manifest: Manifest, name: str, namespace: str) -> None:
