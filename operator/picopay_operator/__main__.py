@@ -7,17 +7,18 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Coroutine
 from time import monotonic
+from typing import Any
 
-import kopf
 from kubernetes.aio.client import Configuration
 
-from picopay_operator import election, health, logs, metrics, names
+from picopay_operator import election, handlers, health, logs, metrics, names
 from picopay_operator.cache import Cache, Key
 from picopay_operator.client import Client, load_configuration
 from picopay_operator.cluster import Cluster
 from picopay_operator.errors import OperatorError
-from picopay_operator.handlers import Watch, registry_of, wake_of
+from picopay_operator.handlers import Watch, wake_of
 from picopay_operator.logs import Event
 from picopay_operator.queue import WorkQueue
 from picopay_operator.reconcile import Reconciler
@@ -69,13 +70,8 @@ class Operator:
         self._watch.echo_s = monotonic()
         metrics.LEADER.set(1)
         _log.info(Event.LEADING, identity=self._settings.pod_name)
-        namespaces = self._settings.namespaces
-        watching = kopf.operator(
-            registry=registry_of(self._watch, self._configuration, self._lease),
-            namespaces=namespaces,
-            clusterwide=not namespaces,
-            standalone=True,
-            settings=_kopf_settings(scans=not namespaces),
+        watching = handlers.watch(
+            self._watch, self._configuration, self._lease, self._settings.namespaces
         )
         try:
             async with asyncio.TaskGroup() as group:
@@ -97,7 +93,10 @@ class Operator:
 
     def _age_s(self) -> float:
         """Return how long ago there was the last sign that this process is of use."""
-        return monotonic() - (self._watch.echo_s if self._leads else self._lock.answered_s)
+        echoes = handlers.echoes(self._lease, self._settings.namespaces)
+        return monotonic() - (
+            self._watch.echo_s if self._leads and echoes else self._lock.answered_s
+        )
 
     def _refresh(self) -> None:
         metrics.QUEUE_DEPTH.set(self._queue.depth)
@@ -107,15 +106,8 @@ class Operator:
         metrics.REQUESTS.set(self._client.requests)
 
 
-def _kopf_settings(*, scans: bool) -> kopf.OperatorSettings:
-    settings = kopf.OperatorSettings()
-    # To look for namespaces and kinds that come and go takes rights that a list of namespaces does not give.
-    settings.scanning.disabled = not scans
-    return settings
-
-
-async def _forever(watching: "asyncio.Future[None] | object") -> None:
-    await watching  # type: ignore[misc]  # a coroutine of kopf's
+async def _forever(watching: Coroutine[Any, Any, None]) -> None:
+    await watching
     raise OperatorError("the watches have ended")
 
 

@@ -21,8 +21,8 @@ class _Documented(StrEnum):
 
     meaning: str
 
-    def __new__(cls, name: str, meaning: str) -> Self:
-        """Make a member; its name is also its value."""
+    def __new__(cls, name: str, meaning: str = "") -> Self:
+        """Make a member; its name is also its value, by which it is found again."""
         member = str.__new__(cls, name)
         member._value_ = name
         member.meaning = meaning

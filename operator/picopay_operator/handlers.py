@@ -6,7 +6,7 @@ the cache, and the engine that it is about into the queue.
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
 
@@ -103,8 +103,32 @@ def wake_of(cache: Cache, queue: WorkQueue) -> Callable[[str, str], None]:
     return wake
 
 
-def registry_of(watch: Watch, configuration: Configuration, lease: Key) -> kopf.OperatorRegistry:
-    """Return all handlers."""
+async def watch(
+    told: Watch, configuration: Configuration, lease: Key, namespaces: Sequence[str]
+) -> None:
+    """Watch these namespaces, all where none is named, until cancelled.
+
+    With a list of namespaces nothing is asked of the cluster as a whole: kinds that are installed later are
+    found at the next look at an engine, and the Lease is not watched, unless it is in one of them.
+    """
+    everywhere = not namespaces
+    await kopf.operator(
+        registry=_registry(told, configuration, scans=everywhere, echoes=echoes(lease, namespaces)),
+        settings=_settings(lease, scans=everywhere),
+        namespaces=namespaces,
+        clusterwide=everywhere,
+        standalone=True,
+    )
+
+
+def echoes(lease: Key, namespaces: Sequence[str]) -> bool:
+    """Tell whether the Lease is seen through the watches."""
+    return not namespaces or lease.namespace in namespaces
+
+
+def _registry(
+    told: Watch, configuration: Configuration, *, scans: bool, echoes: bool
+) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
@@ -116,33 +140,31 @@ def registry_of(watch: Watch, configuration: Configuration, lease: Key) -> kopf.
                 await refreshed
         return _connection(configuration)
 
-    @kopf.on.startup(registry=registry)
-    async def set_up(settings: kopf.OperatorSettings, **_: Any) -> None:
-        _set_up(settings, lease)
-
     engine = RESOURCES[names.KIND]
-    kopf.on.event(engine.group, engine.version, engine.plural, registry=registry)(watch.on_engine)
+    kopf.on.event(engine.group, engine.version, engine.plural, registry=registry)(told.on_engine)
     for resource in CHILDREN:
-        # The core has no group; kopf takes an empty one for any.
-        place = (
-            (resource.group, resource.version, resource.plural)
-            if resource.group
-            else ("v1", resource.plural)
-        )
-        handler = watch.on_child(resource)
+        # kopf takes an empty group for any; the core's is left out.
+        place = [one for one in (resource.group, resource.version, resource.plural) if one]
+        handler = told.on_child(resource)
         kopf.on.event(*place, id=resource.kind, registry=registry)(handler)
-    kinds = ("apiextensions.k8s.io", "v1", "customresourcedefinitions")
-    kopf.on.event(*kinds, registry=registry)(watch.on_kind)
-    kopf.on.event("coordination.k8s.io", "v1", "leases", registry=registry)(watch.on_lease)
+    if scans:
+        kinds = ("apiextensions.k8s.io", "v1", "customresourcedefinitions")
+        kopf.on.event(*kinds, registry=registry)(told.on_kind)
+    if echoes:
+        kopf.on.event("coordination.k8s.io", "v1", "leases", registry=registry)(told.on_lease)
     return registry
 
 
-def _set_up(settings: kopf.OperatorSettings, lease: Key) -> None:
+def _settings(lease: Key, *, scans: bool) -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    # To look for namespaces and kinds that come and go takes rights that a list does not give.
+    settings.scanning.disabled = not scans
     settings.posting.enabled = False
-    settings.peering.standalone = True
+    # Nothing is kept on objects as long as all handlers are of events; should kopf ever do so, under our name.
     settings.persistence.finalizer = f"{names.GROUP}/kopf"
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=names.GROUP)
     settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=names.GROUP)
+    # Watches have been seen to stall for ever without any of these.
     settings.watching.server_timeout = 600
     settings.watching.client_timeout = 660
     settings.watching.connect_timeout = 30
@@ -152,6 +174,7 @@ def _set_up(settings: kopf.OperatorSettings, lease: Key) -> None:
     for resource in CHILDREN:
         settings.watching.label_selectors[resource.plural] = names.MANAGED
     settings.watching.field_selectors["leases"] = f"metadata.name={lease.name}"
+    return settings
 
 
 def _connection(configuration: Configuration) -> kopf.ConnectionInfo:
