@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 PROMPT_S = 60  # far more than it takes; the bound of a test that hangs
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
+async def eventually(condition: Callable[[], Awaitable[bool]], within_s: float = PROMPT_S) -> None:
     """Ask again and again until a condition holds."""
-    async with asyncio.timeout(PROMPT_S):
+    async with asyncio.timeout(within_s):
         while not await condition():  # noqa: ASYNC110  # what is waited for is in another process
             await asyncio.sleep(0.02)

@@ -21,7 +21,7 @@ from support.controlplane.engine import SMALLEST, engine, overlaid
 from support.controlplane.player import Player
 from support.controlplane.plays import Exits
 from support.controlplane.servers import ControlPlane
-from support.waiting import eventually
+from support.waiting import PROMPT_S, eventually
 from support.world import report
 
 NAME = "demo"
@@ -55,6 +55,9 @@ async def operating(plane: ControlPlane, namespace: str, **changes: Any) -> Asyn
 
 class Case:
     """An engine, and ways to look at what becomes of it."""
+
+    patience_s: float = PROMPT_S
+    """How long a condition is waited for."""
 
     def __init__(self, api_server: ApiServer, player: Player) -> None:
         self.api = api_server
@@ -104,7 +107,7 @@ class Case:
             )
 
         try:
-            await eventually(is_so)
+            await eventually(is_so, self.patience_s)
         except TimeoutError as failure:
             shown = [
                 f"{one['type']}={one['status']} {one['reason']}: {one['message']}"
