@@ -58,8 +58,10 @@ async def load_kubeconfig(path: str | None, context: str | None) -> tuple[Config
         loader = await config.load_kube_config(
             config_file=path, context=context, client_configuration=configuration
         )
-    except (config.ConfigException, yaml.YAMLError, OSError) as error:
-        raise ConfigurationError(str(error)) from error
+    except (config.ConfigException, yaml.YAMLError, OSError, TypeError, AttributeError) as error:
+        # The last two: it is YAML, and something else than a kubeconfig.
+        which = path or "in KUBECONFIG or the home folder"
+        raise ConfigurationError(f"the kubeconfig {which} cannot be used: {error}") from error
     return configuration, loader.current_context["context"].get("namespace") or "default"
 
 
@@ -80,15 +82,17 @@ class Client:
         """Read an object, a list, or what an API has."""
         return await self._ask("get", path)
 
-    async def apply(self, path: str, body: dict[str, Any], *, force: bool = True) -> dict[str, Any]:
-        """Apply an object (server-side); return it as it is then."""
+    async def apply(
+        self, path: str, body: dict[str, Any], *, manager: str = names.FIELD_MANAGER
+    ) -> dict[str, Any]:
+        """Apply an object (server-side), with force; return it as it is then."""
         return await self._ask(
             "patch",
             path,
             body=body,
             content_type="application/apply-patch+yaml",
-            field_manager=names.FIELD_MANAGER,
-            force_conflicts=force,
+            field_manager=manager,
+            force_conflicts=True,
         )
 
     async def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from picopay_operator import names
 from picopay_operator.conditions import Type
 from picopay_operator.plugin import changes
 from picopay_operator.plugin.changes import Change, Refused
+from picopay_operator.resources import Ref
 from support.world import World, report
 
 OLD, NEW = "1.4.0", "1.5.0"
-HELD = {
+HELD: dict[str, Any] = {
     "ok": False,
     "exit_code": 8,
     "head": "0002",
@@ -41,8 +42,8 @@ def carried_out(world: World, change: Change) -> None:
     """Do what a change says, and let the operator see it."""
     written = change.patch.get("metadata", {}).get("annotations", {})
     world.annotations |= written
-    for ref in change.deleted:
-        del world.children[ref]
+    for job in change.deleted_jobs:
+        del world.children[Ref("Job", job)]
     if spec := change.patch.get("spec"):
         image = {**world.spec.get("image", {}), **spec.get("image", {})}
         given = {key: value for key, value in image.items() if value is not None}
@@ -103,7 +104,7 @@ def test_the_money_is_checked_again_and_the_check_is_not_passed_over(exit_code: 
     world.end_job(check, "", exit_code)
     world.settle()
     change = changes.retry(world.observed())
-    assert [ref.name for ref in change.deleted] == [check]
+    assert change.deleted_jobs == (check,)
     assert change.patch == {}
     carried_out(world, change)
     assert world.jobs("check") == [check]
@@ -118,7 +119,7 @@ def test_the_job_of_a_key_is_made_again() -> None:
     (job,) = world.jobs("key")
     world.end_job(job, "no", 6)
     world.settle()
-    assert [ref.name for ref in changes.retry(world.observed()).deleted] == [job]
+    assert changes.retry(world.observed()).deleted_jobs == (job,)
 
 
 def test_the_new_version_of_a_blue_green_rollout_is_promoted() -> None:

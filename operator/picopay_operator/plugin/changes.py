@@ -18,7 +18,6 @@ from picopay_operator.names import Component
 from picopay_operator.plan import jobs, rollout
 from picopay_operator.plan.jobs import JobState, Live
 from picopay_operator.plan.outcome import Observed
-from picopay_operator.resources import Ref
 from picopay_operator.spec.status import Condition, ServedRelease
 
 
@@ -26,12 +25,12 @@ class Refused(Exception):
     """What was asked for does not go with how the engine is; the message is for people."""
 
 
-class Change(Struct, frozen=True):
+class Change(Struct, frozen=True, rename="camel"):
     """What is to be done: a merge patch of the engine, or Jobs to delete; and what to tell about it."""
 
     message: str
     patch: dict[str, Any] = {}
-    deleted: tuple[Ref, ...] = ()
+    deleted_jobs: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -85,14 +84,14 @@ def retry(observed: Observed) -> Change:
         )
     # An annotation would have the schema looked at again, and not what has failed.
     failed = tuple(
-        Ref("Job", job["metadata"]["name"])
+        job["metadata"]["name"]
         for job in observed.of_kind("Job")
         if _component(job) == component and jobs.state(job) is JobState.FAILED
     )
     if not failed:
         raise Refused("the Job that has failed is gone: the operator makes another one")
-    message = f"deleted {', '.join(ref.name for ref in failed)}: the operator makes it anew"
-    return Change(message=message, deleted=failed, notes=_if_paused(observed))
+    message = f"deleted {', '.join(failed)}: the operator makes it anew"
+    return Change(message=message, deleted_jobs=failed, notes=_if_paused(observed))
 
 
 def promote(observed: Observed) -> Change:

@@ -139,8 +139,8 @@ async def _carry_out(session: Session, change: Change) -> None:
     if change.patch:
         path = RESOURCES[names.KIND].path(namespace, name)
         await session.client.merge(path, change.patch, FIELD_MANAGER)
-    for ref in change.deleted:
-        await session.client.delete(RESOURCES[ref.kind].path(namespace, ref.name), None)
+    for job in change.deleted_jobs:
+        await session.client.delete(RESOURCES["Job"].path(namespace, job), None)
     session.show(change, "\n".join([change.message, *(f"  {note}" for note in change.notes)]))
 
 

@@ -184,7 +184,7 @@ def schema_plan(observed: Observed) -> SchemaPlan:
     if schema.job:
         ending = jobs.ending(jobs.pods_of(observed, schema.job))
         report = contract.read_report(MigrationReport, ending.message)
-    told = [condition(observed, kind) for kind in (Type.SCHEMA_COMPATIBLE, Type.SCHEMA_MIGRATED)]
+    told = [condition(observed, kind) for kind in (Type.SCHEMA_MIGRATED, Type.SCHEMA_COMPATIBLE)]
     wrong = [one for one in told if one and one.status is not TRUE]
     return SchemaPlan(
         name=observed.name,
