@@ -21,6 +21,9 @@ class Key(NamedTuple):
 
 type Object = dict[str, Any]
 
+REPLICAS_OURS = "replicasOurs"
+"""In a cached Deployment: whether the number of its pods is a field of the operator's."""
+
 _OF_A_POD = ("name", "namespace", "uid", "labels", "creationTimestamp", "deletionTimestamp")
 
 
@@ -100,4 +103,11 @@ def _slim(body: Mapping[str, Any], kind: str = "") -> Object:
         few = {name: metadata[name] for name in _OF_A_POD if name in metadata}
         few["resourceVersion"] = metadata.get("resourceVersion", "")
         return {"metadata": few, "status": dict(body.get("status", {}))}
-    return {**{name: body[name] for name in body}, "metadata": metadata}
+    slim = {**body, "metadata": metadata}
+    if kind == "Deployment":
+        slim[REPLICAS_OURS] = any(
+            entry.get("manager") == names.FIELD_MANAGER
+            and "f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {})
+            for entry in body["metadata"].get("managedFields", ())
+        )
+    return slim

@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from picopay_operator import contract, drift, names
-from picopay_operator.cache import Cache, Key, owner
+from picopay_operator import address, contract, drift, names
+from picopay_operator.cache import REPLICAS_OURS, Cache, Key, owner
 from picopay_operator.client import Client
 from picopay_operator.conditions import Notice
 from picopay_operator.errors import AdoptionRefused, Conflict, NotFound, PermissionDenied, SeenLate
@@ -69,6 +69,10 @@ class Cluster:
                 one: hashlib.sha256(value.encode()).hexdigest()
                 for one, value in (body.get("data") or {}).items()
             },
+            ports={
+                one: address.ports(_decoded(value))
+                for one, value in (body.get("data") or {}).items()
+            },
             annotations=metadata.get("annotations", {}),
             ours=labels.get(names.MANAGED_BY_LABEL) == names.FIELD_MANAGER and owner(body) == key,
             owned=key.name in owners,
@@ -111,9 +115,27 @@ class Cluster:
         ref = Ref.of(manifest)
         resource = RESOURCES[ref.kind]
         path = resource.path(key.namespace, ref.name)
-        if ref not in self._cache.children(key):
+        live = self._cache.children(key).get(ref)
+        if live is None:
             await self._require_free(key, ref, path)
+        elif live.get(REPLICAS_OURS) and "replicas" not in manifest["spec"]:
+            await self._leave_replicas(path, live)
         self._cache.note_child(ref.kind, await self._client.apply(path, manifest))
+
+    async def _leave_replicas(self, path: str, live: Mapping[str, Any]) -> None:
+        """Keep the number of pods as it is when an autoscaler takes it over from us.
+
+        A field that its only manager no longer applies goes back to its default, which is one pod. So another
+        manager, which never applies again, holds the number until the autoscaler changes it (Kubernetes,
+        "Server-Side Apply", transferring ownership).
+        """
+        body = {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": live["metadata"]["name"]},
+            "spec": {"replicas": live["spec"]["replicas"]},
+        }
+        await self._client.apply(path, body, manager=f"{names.FIELD_MANAGER}-handover")
 
     async def _require_free(self, key: Key, ref: Ref, path: str) -> None:
         try:
@@ -226,7 +248,12 @@ def _bare(kind: str, key: Key, name: str) -> dict[str, Any]:
 
 def _values(secret: Mapping[str, Any] | None) -> dict[str, str]:
     data = (secret or {}).get("data") or {}
-    return {name: base64.b64decode(value).decode() for name, value in data.items()}
+    return {name: _decoded(value) for name, value in data.items()}
+
+
+def _decoded(value: str) -> str:
+    """Return a value as text; a binary one is of no use to us and must do no harm."""
+    return base64.b64decode(value).decode(errors="replace")
 
 
 def _made_up(

@@ -160,7 +160,7 @@ def _settings(lease: Key, *, scans: bool) -> kopf.OperatorSettings:
     # To look for namespaces and kinds that come and go takes rights that a list does not give.
     settings.scanning.disabled = not scans
     settings.posting.enabled = False
-    # Nothing is kept on objects as long as all handlers are of events; should kopf ever do so, under our name.
+    # Handlers of events keep nothing on objects; should kopf ever do so, then under our name.
     settings.persistence.finalizer = f"{names.GROUP}/kopf"
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=names.GROUP)
     settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=names.GROUP)

@@ -23,11 +23,26 @@ def step(observed: Observed) -> tuple[Access | None, Step]:
         ready, made = _of_cloud_native_pg(observed, database.cloud_native_pg)
     else:
         ready, made = True, Step()
-    found = access(observed.engine)
+    found = access(observed.engine, _ports(observed))
     used = (found.url, found.migration_url, found.ca)
     if not ready or any(key and secrets.value_digest(observed, key) is None for key in used):
         return None, made
     return found, made
+
+
+def _ports(observed: Observed) -> tuple[int, ...]:
+    """Return the ports in the addresses of the database; none when one of them is not known."""
+    way = access(observed.engine)
+    found: list[int] = []
+    for key in (way.url, way.migration_url):
+        if key is None:
+            continue
+        seen = observed.secrets.get(key.secret)
+        ports = seen.ports.get(key.key, ()) if seen else ()
+        if not ports:
+            return ()
+        found += ports
+    return tuple(sorted(set(found)))
 
 
 def _in_the_cluster(observed: Observed, wanted: Postgres) -> tuple[bool, Step]:

@@ -27,11 +27,13 @@ class Release(Struct, frozen=True):
 class SecretSeen(Struct, frozen=True):
     """A Secret without its values: the digest of each, and what is known of it.
 
-    `ours` is whether the operator has made it for this engine, `owned` whether it goes with the engine,
-    `watched` whether it carries the label by which its changes are seen.
+    `ports` are those in a value that is the address of a database. `ours` is whether the operator has made it
+    for this engine, `owned` whether it goes with the engine, `watched` whether it carries the label by which
+    its changes are seen.
     """
 
     digests: Mapping[str, str]
+    ports: Mapping[str, tuple[int, ...]] = {}
     annotations: Mapping[str, str] = {}
     ours: bool = False
     owned: bool = False
