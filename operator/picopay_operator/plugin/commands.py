@@ -152,25 +152,28 @@ async def _logs(session: Session) -> None:
     parameters = {"tailLines": str(session.given.tail), "container": session.given.component}
     if session.given.previous:
         parameters["previous"] = "true"
-    if not session.given.follow:
-        for pod in pods:
-            await _log(session, pod, parameters)
-        return
-    parameters["follow"] = "true"
-    await asyncio.gather(*(_log(session, pod, parameters) for pod in pods))
+    if session.given.follow:
+        parameters["follow"] = "true"
+        refused = await asyncio.gather(*(_log(session, pod, parameters) for pod in pods))
+    else:
+        refused = [await _log(session, pod, parameters) for pod in pods]
+    if errors := [error for error in refused if error]:
+        if len(errors) == len(pods):
+            raise errors[0]
+        # That one pod has no log (yet) says nothing about the others.
+        session.out.writelines(f"{session.paint.bad(str(error))}\n" for error in errors)
 
 
-async def _log(session: Session, pod: str, parameters: Mapping[str, str]) -> None:
+async def _log(session: Session, pod: str, parameters: Mapping[str, str]) -> ApiError | None:
+    """Write the log of a pod; return why there is none."""
     path = f"{RESOURCES['Pod'].path(session.key.namespace, pod)}/log"
     try:
         async for line in session.client.lines(path, parameters):
             session.out.write(f"{session.paint.head(pod)} {line}\n")
             session.out.flush()
     except ApiError as error:
-        if not error.status:
-            raise
-        # That one pod has no log (yet) says nothing about the others.
-        session.out.write(f"{session.paint.head(pod)} {session.paint.bad(str(error))}\n")
+        return error
+    return None
 
 
 _COMMANDS: Mapping[str, Callable[[Session], Awaitable[ExitCode | None]]] = {
