@@ -9,7 +9,7 @@ from picopay_operator.conditions import Type
 from picopay_operator.plugin import changes
 from picopay_operator.plugin.changes import Change, Refused
 from picopay_operator.resources import Ref
-from support.world import World, report
+from support.world import World, report, secret
 
 OLD, NEW = "1.4.0", "1.5.0"
 HELD: dict[str, Any] = {
@@ -109,6 +109,17 @@ def test_the_money_is_checked_again_and_the_check_is_not_passed_over(exit_code: 
     carried_out(world, change)
     assert world.jobs("check") == [check]
     assert world.image().endswith(OLD)
+
+
+def test_a_retry_of_something_else_does_not_pass_over_the_check() -> None:
+    world = upgraded(applied=["0002"], current="0002", head="0002")
+    (check,) = world.jobs("check")
+    world.end_job(check, "", 1)
+    world.secrets["payments-admin-key"] = secret(api_key="somebody else's")
+    world.settle()
+    assert world.reason(Type.STALLED) == ("True", "AdoptionRefused")
+    change = changes.retry(world.observed())
+    assert (change.patch, change.deleted_jobs) == ({}, (check,))
 
 
 def test_the_job_of_a_key_is_made_again() -> None:

@@ -74,9 +74,9 @@ def retry(observed: Observed) -> Change:
     ready = condition(observed, Type.READY)
     if ready and ready.status is TRUE and _is_current(observed, ready):
         raise Refused(f"{observed.name} is ready: nothing has failed")
-    stalled = condition(observed, Type.STALLED)
-    component = _OF_JOBS.get(stalled.reason) if stalled and stalled.status is TRUE else None
-    if component is None:
+    told = [one.reason for one in observed.engine.status.conditions if one.status is not TRUE]
+    components = {_OF_JOBS[reason] for reason in told if reason in _OF_JOBS}
+    if not components:
         return Change(
             message=f"the operator tries {observed.name} again",
             patch=_annotation(names.RETRY, _mark(observed.now)),
@@ -86,7 +86,7 @@ def retry(observed: Observed) -> Change:
     failed = tuple(
         job["metadata"]["name"]
         for job in observed.of_kind("Job")
-        if _component(job) == component and jobs.state(job) is JobState.FAILED
+        if _component(job) in components and jobs.state(job) is JobState.FAILED
     )
     if not failed:
         raise Refused("the Job that has failed is gone: the operator makes another one")
