@@ -232,7 +232,9 @@ class Rollout(Kind, frozen=True):
 
     rules = (
         Rule(
-            "!((type(self.maxSurge) == int ? self.maxSurge == 0 : self.maxSurge == '0%')"
+            # The default of the whole is checked before it gets those of its fields.
+            "!(has(self.maxSurge) && has(self.maxUnavailable)"
+            " && (type(self.maxSurge) == int ? self.maxSurge == 0 : self.maxSurge == '0%')"
             " && (type(self.maxUnavailable) == int"
             " ? self.maxUnavailable == 0 : self.maxUnavailable == '0%'))",
             "rollout.maxSurge and rollout.maxUnavailable must not both be 0: nothing could be replaced",
