@@ -14,7 +14,6 @@ from support.controlplane.api_server import ApiServer, Manifest, RefusedError
 from support.controlplane.player import Player
 from support.controlplane.plays import CannotPull, Crashes, Exits, Hangs, Runs
 from support.controlplane.servers import ControlPlane
-from support.controlplane.servers import control_plane as running
 from support.postgres import CHECKOUT
 from support.waiting import eventually
 
@@ -213,7 +212,7 @@ async def test_the_control_plane_is_the_version_that_is_pinned(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
-def test_the_control_plane_ends_with_whoever_has_started_it(
+def test_another_one_beside_it_ends_with_whoever_has_started_it(
     control_plane: ControlPlane, tmp_path: Path
 ) -> None:
     script = (
@@ -239,8 +238,3 @@ def test_the_control_plane_ends_with_whoever_has_started_it(
     while any(child.is_running() and child.status() != "zombie" for child in children):
         assert time.monotonic() < deadline, "it goes on without its parent"
         time.sleep(0.1)
-
-
-def test_two_run_beside_each_other(control_plane: ControlPlane, tmp_path: Path) -> None:
-    with running(tmp_path, control_plane.programs) as other:
-        assert other.url != control_plane.url

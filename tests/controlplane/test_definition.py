@@ -170,6 +170,8 @@ async def test_it_can_be_waited_for(api_server: ApiServer, kubectl: Kubectl) -> 
 
 async def test_it_can_be_scaled(api_server: ApiServer, kubectl: Kubectl) -> None:
     await with_status(api_server, selector="app.kubernetes.io/instance=demo")
+    # As with a Deployment of an autoscaler, a number that nobody has given is not known here.
+    await api_server.merge("PicoPayEngine", "demo", {"spec": {"replicas": 2}})
     path = await api_server.path("PicoPayEngine", "demo")
     scale = await api_server.request("GET", f"{path}/scale")
     assert scale["status"] == {"replicas": 2, "selector": "app.kubernetes.io/instance=demo"}
@@ -197,7 +199,7 @@ def test_every_field_is_explained(kubectl: Kubectl) -> None:
     assert "exactly one of" in said
     assert "RDS, Cloud SQL" in said
     said = kubectl("explain", "ppe.spec.deletionPolicy")
-    assert "enum: Retain, Delete" in said
+    assert re.search(r"ENUM:\s+Retain\s+Delete", said)
 
 
 def test_no_field_is_without_a_description() -> None:
@@ -218,5 +220,5 @@ def _undescribed(schema: Manifest, path: str) -> list[str]:
 @pytest.mark.usefixtures("definition")
 async def test_conditions_are_one_of_a_type(api_server: ApiServer) -> None:
     ready = condition(type="Ready", status="True", reason="Applied", message="")
-    with pytest.raises(RefusedError, match="Duplicate value"):
+    with pytest.raises(RefusedError, match="duplicate entries"):
         await with_status(api_server, conditions=[ready, ready])

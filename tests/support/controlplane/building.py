@@ -33,11 +33,15 @@ def build(folder: Path, names: tuple[str, ...]) -> None:
     """
     scratch = folder / "scratch"
     go = _go(scratch / "go")
+    temporary = scratch / "temporary"
+    shutil.rmtree(temporary, ignore_errors=True)  # what an interrupted build left is of no use here
+    temporary.mkdir(parents=True)
     environment = os.environ | {
         "CGO_ENABLED": "0",
         "GOFLAGS": "-buildvcs=false -trimpath -modcacherw",
         "GOMODCACHE": str(scratch / "modules"),
         "GOCACHE": str(scratch / "objects"),
+        "GOTMPDIR": str(temporary),
         "GOTOOLCHAIN": "local",
     }
     # No debug information is kept, so none is made. What else runs on the machine goes first.

@@ -93,14 +93,14 @@ class Player:
             self._waiting.put_nowait(uid)
 
     async def run(self) -> None:
-        """Play until this is cancelled."""
-        await self._prepare()
+        """Play until this is cancelled; `prepare` comes first."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow(_PODS, self._see_pod))
             tasks.create_task(self._follow(_CLAIMS, self._see_claim))
             tasks.create_task(self._play_on(tasks))
 
-    async def _prepare(self) -> None:
+    async def prepare(self) -> None:
+        """Make the nodes, and a class for volumes."""
         await self._api_server.apply(_STORAGE_CLASS)
         for number in range(1, _NODES + 1):
             name = f"node-{number}"
@@ -245,6 +245,7 @@ class Player:
 async def playing(api_server: ApiServer, executor: Executor | None = None) -> AsyncIterator[Player]:
     """Play the kubelet until the end of the block, where what went wrong with it is raised."""
     player = Player(api_server, executor)
+    await player.prepare()
     task = asyncio.create_task(player.run())
     try:
         yield player

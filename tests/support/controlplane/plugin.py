@@ -119,7 +119,7 @@ async def definition(api_server: ApiServer) -> Manifest:
     async def is_served() -> bool:
         await api_server.apply(wanted)
         found = await api_server.get("CustomResourceDefinition", name)
-        conditions = {one["type"]: one["status"] for one in found["status"].get("conditions", ())}
+        conditions = {one["type"]: one["status"] for one in found["status"].get("conditions") or ()}
         return conditions.get("Established") == "True" and "Terminating" not in conditions
 
     await eventually(is_served)

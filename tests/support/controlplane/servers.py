@@ -232,7 +232,7 @@ def _api_server_options(folder: Path, etcd_port: int, port: int) -> dict[str, An
         "anonymous-auth": "false",
         "authorization-mode": "RBAC",
         "service-account-issuer": "https://kubernetes.default.svc",
-        "service-account-key-file": key,
+        "service-account-key-file": str(folder / "server.crt"),
         "service-account-signing-key-file": key,
         "service-cluster-ip-range": "10.96.0.0/16",
         # Nobody is there to find a new node ready: see the controllers below.
