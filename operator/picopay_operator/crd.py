@@ -102,8 +102,11 @@ def _engine() -> Schema:
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
-            "spec": schema_of(EngineSpec),
-            "status": schema_of(EngineStatus),
+            "spec": {"description": "What is wanted of the engine.", **schema_of(EngineSpec)},
+            "status": {
+                "description": "What the operator has seen and done.",
+                **schema_of(EngineStatus),
+            },
         },
         **_validations(ENGINE_RULES),
     }

@@ -170,7 +170,7 @@ async def test_it_can_be_waited_for(api_server: ApiServer, kubectl: Kubectl) -> 
 
 async def test_it_can_be_scaled(api_server: ApiServer, kubectl: Kubectl) -> None:
     await with_status(api_server, selector="app.kubernetes.io/instance=demo")
-    # As with a Deployment of an autoscaler, a number that nobody has given is not known here.
+    # The API server knows no scale of an engine whose number of pods nobody has given.
     await api_server.merge("PicoPayEngine", "demo", {"spec": {"replicas": 2}})
     path = await api_server.path("PicoPayEngine", "demo")
     scale = await api_server.request("GET", f"{path}/scale")
@@ -193,8 +193,10 @@ async def test_it_can_be_applied_by_whatever_people_have(
 
 
 def test_every_field_is_explained(kubectl: Kubectl) -> None:
-    said = kubectl("explain", "ppe.spec", "--recursive")
-    assert "<no description>" not in said
+    for part in ("ppe", "ppe.spec", "ppe.status"):
+        said = kubectl("explain", part)
+        assert "<no description>" not in said
+        assert "<empty>" not in said
     said = kubectl("explain", "ppe.spec.database")
     assert "exactly one of" in said
     assert "RDS, Cloud SQL" in said

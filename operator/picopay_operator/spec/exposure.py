@@ -93,7 +93,10 @@ class DisruptionBudget(Kind, frozen=True):
 
     enabled: Annotated[bool, Meta(description="Whether there is a budget.")] = True
     max_unavailable: Annotated[
-        IntOrPercent, Meta(description="API pods that may be missing at a time.")
+        IntOrPercent,
+        Meta(
+            description="API pods that may be missing at a time: a number, or a share such as `25%`."
+        ),
     ] = 1
 
 

@@ -248,9 +248,15 @@ class Rollout(Kind, frozen=True):
             " ones; when they are ready and the ledger is sound, the Service switches.",
         ),
     ] = Strategy.ROLLING_UPDATE
-    max_surge: Annotated[IntOrPercent, Meta(description="Pods above their number, meanwhile.")] = 1
+    max_surge: Annotated[
+        IntOrPercent,
+        Meta(description="Pods above their number, meanwhile: a number, or a share such as `25%`."),
+    ] = 1
     max_unavailable: Annotated[
-        IntOrPercent, Meta(description="Pods that may be missing, meanwhile.")
+        IntOrPercent,
+        Meta(
+            description="Pods that may be missing, meanwhile: a number, or a share such as `25%`."
+        ),
     ] = 0
     progress_deadline_seconds: Annotated[
         Seconds, Meta(description="A rollout that has not moved for so long has failed.")
