@@ -19,9 +19,8 @@ from typing import Any
 
 import httpx
 
-from picopay_api.embedded import launch
-
 START_TIMEOUT_S = 90
+_LAUNCH = Path(__file__).parent / "launch.py"
 _TRIES = 3  # another process may take a port between the moment it was found free and its use
 _USERS = {
     # user: groups. Controllers are trusted with everything: their rights are not what is tested.
@@ -125,11 +124,10 @@ class ControlPlane:
 
     def _run(self, name: str, options: Mapping[str, str]) -> None:
         """Start a program that ends with this process, however this process ends."""
-        identity = [str(os.getpid()), str(os.geteuid()), str(os.getegid())]
         command = [str(self.programs / name), *(f"--{key}={options[key]}" for key in options)]
         with (self.folder / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(launch.__file__), *identity, *command],
+                [sys.executable, "-I", "-S", str(_LAUNCH), str(os.getpid()), *command],
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
