@@ -109,7 +109,7 @@ class Client:
     async def list_objects(self, path: str, selector: str = "") -> list[dict[str, Any]]:
         """List objects of a label, or all."""
         answer = await self._ask("get", path, label_selector=selector or None)
-        found: list[dict[str, Any]] = answer["items"]
+        found: list[dict[str, Any]] = answer["items"] or []
         return found
 
     async def merge(self, path: str, body: dict[str, Any], field_manager: str) -> dict[str, Any]:

@@ -74,6 +74,7 @@ async def test_from_an_upgrade_that_waits_to_the_release_before(
     terminal: Terminal, case: Case
 ) -> None:
     await case.secret()
+    case.player.plays(Exits(0, report(release="1.0.0")), argument="migrate", image="1.0.0")
     await case.apply({"version": "1.0.0"})
     await terminal.run("status", NAME, "--exit-code", exit_code=ExitCode.FAILED)
     await case.ready()
