@@ -13,7 +13,7 @@ from picopay_operator.conditions import Reason
 from picopay_operator.contract import ExitCode
 from picopay_operator.names import Component
 from picopay_operator.plugin import commands
-from picopay_operator.plugin.command_line import EXIT_CODES, parser
+from picopay_operator.plugin.command_line import EXIT_CODES, parser, wants_colours
 from picopay_operator.plugin.main import main
 from picopay_operator.plugin.overview import _NEXT
 from support.postgres import CHECKOUT
@@ -99,6 +99,12 @@ def test_a_kubeconfig_that_is_none(
     file.write_text(content, encoding="utf-8")
     assert main(["status", "demo", "--kubeconfig", str(file)]) == ExitCode.CONFIGURATION
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_who_wants_no_colours_gets_none() -> None:
+    assert wants_colours({"TERM": "xterm", "NO_COLOR": ""})
+    assert not wants_colours({"TERM": "xterm", "NO_COLOR": "1"})
+    assert not wants_colours({"TERM": "dumb"})
 
 
 def test_commands_that_are_proposed_exist() -> None:

@@ -4,6 +4,7 @@ Called by `main.py`. Standard library and constants only, so that help appears a
 """
 
 import argparse
+from collections.abc import Mapping
 
 from picopay_operator.contract import ExitCode
 from picopay_operator.names import Component
@@ -54,6 +55,11 @@ def parser() -> argparse.ArgumentParser:
     _add_logs(commands)
     _command(commands, "events", "Show what has happened to an engine and to what belongs to it.")
     return made
+
+
+def wants_colours(environment: Mapping[str, str]) -> bool:
+    """Tell whether somebody at a terminal wants colours; see https://no-color.org."""
+    return not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
 
 
 type _Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  # it has no other name

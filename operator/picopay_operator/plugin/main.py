@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from picopay_operator.contract import ExitCode
-from picopay_operator.plugin.command_line import parser
+from picopay_operator.plugin.command_line import parser, wants_colours
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Only now: the client of Kubernetes takes a while to load.
     from picopay_operator.plugin import commands
 
-    colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    colours = sys.stdout.isatty() and wants_colours(os.environ)
     try:
         return asyncio.run(commands.run(given, sys.stdout, colours=colours)).value
     except commands.Failed as failed:
