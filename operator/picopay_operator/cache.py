@@ -32,6 +32,8 @@ class Cache:
 
     def __init__(self) -> None:
         self.engines: dict[Key, Object] = {}
+        self.secrets: dict[Key, frozenset[str]] = {}
+        """The names of the Secrets that each engine was last seen to use, there or not."""
         self._children: defaultdict[Key, dict[Ref, Object]] = defaultdict(dict)
 
     def children(self, key: Key) -> Mapping[Ref, Object]:
@@ -53,6 +55,7 @@ class Cache:
     def forget_engine(self, key: Key) -> None:
         """Take note that an engine is gone; its children go when the watches say so."""
         self.engines.pop(key, None)
+        self.secrets.pop(key, None)
 
     def note_child(self, kind: str, body: Mapping[str, Any]) -> Key | None:
         """Take a version of a child; return its engine if that is news."""

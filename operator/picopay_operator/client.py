@@ -144,20 +144,19 @@ class Client:
         if rest:
             yield rest.decode(errors="replace")
 
-    async def list_metadata(self, path: str, selector: str) -> dict[str, Any]:
-        """List objects of a label without their content."""
+    async def list_metadata(self, path: str) -> dict[str, Any]:
+        """List objects without their content."""
         headers = {"Accept": _METADATA_LIST}
-        return await self._ask("get", path, label_selector=selector, header_params=headers)
+        return await self._ask("get", path, header_params=headers)
 
     async def watch_metadata(
-        self, path: str, selector: str, resource_version: str
+        self, path: str, resource_version: str
     ) -> AsyncIterator[dict[str, Any]]:
-        """Yield the events of objects of a label without their content, until the server ends that."""
+        """Yield the events of objects without their content, until the server ends that."""
         try:
             response: aiohttp.ClientResponse = await self._dynamic.request(
                 "get",
                 path,
-                label_selector=selector,
                 resource_version=resource_version,
                 watch="true",
                 timeout_seconds=_WATCH_S,

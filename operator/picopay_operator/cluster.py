@@ -76,14 +76,7 @@ class Cluster:
             annotations=metadata.get("annotations", {}),
             ours=labels.get(names.MANAGED_BY_LABEL) == names.FIELD_MANAGER and owner(body) == key,
             owned=key.name in owners,
-            watched=labels.get(names.WATCH_LABEL) == "true",
         )
-
-    async def watch_secret(self, key: Key, name: str) -> None:
-        """Label a Secret, so that its changes are seen. Nothing else of it is touched."""
-        body = _bare("Secret", key, name)
-        body["metadata"]["labels"] = {names.WATCH_LABEL: "true"}
-        await self._client.apply(RESOURCES["Secret"].path(key.namespace, name), body)
 
     async def make_up(self, engine: Engine, wanted: Generated, version: str) -> bool:
         """Have a Secret with values of our own making; return whether it has new ones.

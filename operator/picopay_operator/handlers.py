@@ -94,11 +94,12 @@ class Watch:
 
 
 def wake_of(cache: Cache, queue: WorkQueue) -> Callable[[str, str], None]:
-    """Return what wakes the engines of a namespace in which a Secret has changed."""
+    """Return what wakes the engines that use a Secret which has changed, come or gone."""
 
-    def wake(namespace: str, _: str) -> None:
+    def wake(namespace: str, name: str) -> None:
         for key in cache.in_namespace(namespace):
-            queue.wake(key)
+            if name in cache.secrets.get(key, ()):
+                queue.wake(key)
 
     return wake
 

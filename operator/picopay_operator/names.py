@@ -46,9 +46,6 @@ ENGINE_LABEL = f"{GROUP}/engine"
 REVISION_LABEL = f"{GROUP}/revision"
 """Which of two Deployments of a blue-green rollout a pod belongs to."""
 
-WATCH_LABEL = f"{GROUP}/watch"
-"""Set to "true" on Secrets that engines refer to, so that the operator sees them change."""
-
 MANAGED = f"{MANAGED_BY_LABEL}={FIELD_MANAGER}"
 """The selector of everything that the operator has made."""
 

@@ -112,6 +112,7 @@ class Reconciler:
 
     async def _observe(self, key: Key, engine: Engine) -> Observed:
         wanted = sorted(secrets.to_read(engine))
+        self._cache.secrets[key] = frozenset(wanted)
         seen = await asyncio.gather(*(self._cluster.secret(key, name) for name in wanted))
         return Observed(
             engine=engine,
@@ -142,8 +143,6 @@ class Reconciler:
                     Event.SECRET_MADE, engine=key.name, namespace=key.namespace, name=generated.name
                 )
                 changed = True
-        for name in wanted.watched_secrets:
-            await self._cluster.watch_secret(key, name)
         for manifest in wanted.apply:
             await self._cluster.apply(key, manifest)
             _log.info(

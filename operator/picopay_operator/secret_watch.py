@@ -8,14 +8,13 @@ import asyncio
 import random
 from collections.abc import Callable
 
-from picopay_operator import logs, names
+from picopay_operator import logs
 from picopay_operator.client import Client
 from picopay_operator.errors import ApiError
 from picopay_operator.logs import Event
 from picopay_operator.resources import RESOURCES
 
-_SELECTOR = f"{names.WATCH_LABEL}=true"
-_PAUSE_S = 5.0
+_PAUSE_S = 1.0
 _log = logs.get_logger(__name__)
 
 
@@ -52,7 +51,7 @@ class SecretWatch:
 
     async def _follow(self, namespace: str, seen: dict[str, str]) -> None:
         path = RESOURCES["Secret"].path(namespace)
-        listed = await self._client.list_metadata(path, _SELECTOR)
+        listed = await self._client.list_metadata(path)
         there = {
             one["metadata"]["name"]: one["metadata"]["resourceVersion"] for one in listed["items"]
         }
@@ -63,7 +62,7 @@ class SecretWatch:
         seen.clear()
         seen.update(there)
         version = listed["metadata"]["resourceVersion"]
-        async for event in self._client.watch_metadata(path, _SELECTOR, version):
+        async for event in self._client.watch_metadata(path, version):
             if event["type"] == "ERROR":  # too old a version: begin anew
                 return
             metadata = event["object"]["metadata"]

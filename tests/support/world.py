@@ -116,10 +116,6 @@ class World:
             self.finalizers = [names.FINALIZER]
         for generated in made.generated:
             self._make_up(generated)
-        for name in made.watched_secrets:
-            seen = self.secrets[name]
-            assert seen
-            self.secrets[name] = msgspec.structs.replace(seen, watched=True)
         for manifest in made.apply:
             self.apply(manifest)
         for ref in made.delete:

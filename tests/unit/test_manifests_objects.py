@@ -199,7 +199,6 @@ def test_the_secret_of_a_database_has_its_password_and_the_address_with_it() -> 
     assert address.hostname == "demo-postgres.shop.svc"
     assert (address.username, address.path) == (postgres.USER, f"/{postgres.DATABASE}")
     assert "ownerReferences" not in secret["metadata"]
-    assert secret["metadata"]["labels"]["picopay.io/watch"] == "true"
     assert "stringData" not in secret
 
 

@@ -76,8 +76,6 @@ def _secret(
             name,
             component,
             version,
-            # The operator hears of Secrets that have this label, and of no others.
-            labels={names.WATCH_LABEL: "true"},
             annotations=annotations,
             owned=owned,
         ),

@@ -115,11 +115,6 @@ def _concluded(observed: Observed, made: Step, schema: Schema) -> Plan:
         apply=apply,
         delete=_to_delete(observed, made),
         generated=made.generated,
-        watched_secrets=[
-            name
-            for name in made.watched_secrets
-            if (seen := observed.secrets.get(name)) is not None and not seen.watched
-        ],
         notices=[*told, *repairs],
         finalizer=True,
         look_again_s=made.look_again_s,

@@ -28,8 +28,7 @@ class SecretSeen(Struct, frozen=True):
     """A Secret without its values: the digest of each, and what is known of it.
 
     `ports` are those in a value that is the address of a database. `ours` is whether the operator has made it
-    for this engine, `owned` whether it goes with the engine, `watched` whether it carries the label by which
-    its changes are seen.
+    for this engine, `owned` whether it goes with the engine.
     """
 
     digests: Mapping[str, str]
@@ -37,7 +36,6 @@ class SecretSeen(Struct, frozen=True):
     annotations: Mapping[str, str] = {}
     ours: bool = False
     owned: bool = False
-    watched: bool = False
 
 
 class Observed(Struct, frozen=True):
@@ -89,7 +87,6 @@ class Step(Struct, frozen=True):
     kept: Sequence[Ref] = ()
     """Objects that stay as they are, whether they are wanted now or not."""
     generated: Sequence[Generated] = ()
-    watched_secrets: Sequence[str] = ()
     deleted: Sequence[Ref] = ()
     look_again_s: float | None = None
 
@@ -105,7 +102,7 @@ class Step(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True):
-    """What to do now: make Secrets up, label Secrets, apply, delete; then write the status, post the notices.
+    """What to do now: make Secrets up, apply, delete; then write the status, post the notices.
 
     `finalizer` is whether the engine should have ours; None leaves that as it is.
     """
@@ -114,7 +111,6 @@ class Plan(Struct, frozen=True):
     apply: Sequence[Manifest] = ()
     delete: Sequence[Ref] = ()
     generated: Sequence[Generated] = ()
-    watched_secrets: Sequence[str] = ()
     notices: Sequence[Notice] = ()
     finalizer: bool | None = None
     look_again_s: float | None = None

@@ -44,7 +44,6 @@ def step(observed: Observed) -> Step:
     return Step(
         findings=[_finding(observed, keys)],
         generated=[generated],
-        watched_secrets=sorted({key.secret for key in keys if observed.secrets.get(key.secret)}),
     )
 
 
