@@ -59,7 +59,7 @@ APPROVE_PLAN = f"{GROUP}/approve-plan"
 """On an engine: the hash of the plan of a migration that may run."""
 
 RETRY = f"{GROUP}/retry"
-"""On an engine: any new value has a failed migration or rollout tried again."""
+"""On an engine: any new value has a failed migration, and what follows from it, tried again."""
 
 PROMOTE = f"{GROUP}/promote"
 """On an engine: the revision of a blue-green rollout that may take over."""

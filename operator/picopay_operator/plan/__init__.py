@@ -39,6 +39,7 @@ from picopay_operator.plan.jobs import JobState
 from picopay_operator.plan.migration import Cleared, Schema
 from picopay_operator.plan.outcome import Observed, Plan, Step
 from picopay_operator.resources import Ref
+from picopay_operator.spec.pods import Strategy
 from picopay_operator.spec.status import EngineStatus, Secrets
 
 _PRUNED = frozenset(
@@ -79,7 +80,9 @@ def _run(observed: Observed, access: Access | None, cleared: Cleared | None) -> 
         data_hash = secrets.data_hash(observed, access)
         wanted = Context(engine, cleared.image, cleared.version, access, data_hash)
         sound = True
-        if cleared.migrated and serving and serving.image != cleared.image:
+        in_place = engine.spec.rollout.strategy is Strategy.ROLLING_UPDATE
+        if in_place and serving and serving.image != cleared.image:
+            # Blue-green checks before it switches, which is later and better.
             sound, checked = upkeep.check(observed, wanted, cleared.job)
         checked |= upkeep.admin_key(observed, wanted)
         if sound:

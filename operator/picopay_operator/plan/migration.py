@@ -28,12 +28,11 @@ _RELEASES_MAX = 10
 
 
 class Cleared(NamedTuple):
-    """An image that may run on the database as it is; `migrated` when it took a migration."""
+    """An image that may run on the database as it is, as a Job has found."""
 
     image: str
     version: str
     job: str
-    migrated: bool
 
 
 class Schema(NamedTuple):
@@ -78,8 +77,7 @@ def step(observed: Observed, access: Access | None) -> tuple[Cleared | None, Sch
         case JobState.RUNNING:
             return None, known, _running(observed, name, ending) | _kept(observed)
         case JobState.COMPLETE:
-            migrated = bool(report and report.applied)
-            cleared = Cleared(image, (report and report.release) or version, name, migrated)
+            cleared = Cleared(image, (report and report.release) or version, name)
             return cleared, _served(known, cleared, report), _done(observed, name, known)
         case JobState.FAILED:
             pass
