@@ -7,9 +7,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable
 from time import monotonic
-from typing import Any
 
 from kubernetes.aio.client import Configuration
 
@@ -31,8 +30,14 @@ _log = logs.get_logger(__name__)
 class Operator:
     """One process: stands by, and works while it holds the Lease."""
 
-    def __init__(self, settings: Settings, configuration: Configuration) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        configuration: Configuration,
+        take_signals: Callable[[], None] = lambda: None,
+    ) -> None:
         self._settings = settings
+        self._take_signals = take_signals
         self._configuration = configuration
         self._client = Client(configuration)
         self._lease = Key(settings.pod_namespace, names.FIELD_MANAGER)
@@ -71,11 +76,15 @@ class Operator:
         metrics.LEADER.set(1)
         _log.info(Event.LEADING, identity=self._settings.pod_name)
         watching = handlers.watch(
-            self._watch, self._configuration, self._lease, self._settings.namespaces
+            self._watch,
+            self._configuration,
+            self._lease,
+            self._settings.namespaces,
+            self._take_signals,
         )
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(_forever(watching))
+                group.create_task(watching)
                 await self._watch.settled()
                 group.create_task(self._queue.run())
         finally:
@@ -106,17 +115,15 @@ class Operator:
         metrics.REQUESTS.set(self._client.requests)
 
 
-async def _forever(watching: Coroutine[Any, Any, None]) -> None:
-    await watching
-    raise OperatorError("the watches have ended")
-
-
 async def _main(settings: Settings) -> None:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await Operator(settings, await load_configuration()).run(stop)
+
+    def take_signals() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    take_signals()
+    await Operator(settings, await load_configuration(), take_signals).run(stop)
 
 
 def main() -> None:

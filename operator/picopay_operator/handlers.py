@@ -16,6 +16,7 @@ from kubernetes.aio.client import Configuration
 from picopay_operator import metrics, names
 from picopay_operator.cache import Cache, Key
 from picopay_operator.conditions import Type
+from picopay_operator.errors import OperatorError
 from picopay_operator.queue import WorkQueue
 from picopay_operator.resources import CHILDREN, OPTIONAL, RESOURCES, Resource
 
@@ -24,6 +25,7 @@ _SETTLED_MAX_S = 15.0
 """How long after the last object of the first lists engines are looked at, and when at last."""
 
 _CHUNK = 500
+_END_S = 5.0
 
 
 class Watch:
@@ -105,21 +107,38 @@ def wake_of(cache: Cache, queue: WorkQueue) -> Callable[[str, str], None]:
 
 
 async def watch(
-    told: Watch, configuration: Configuration, lease: Key, namespaces: Sequence[str]
+    told: Watch,
+    configuration: Configuration,
+    lease: Key,
+    namespaces: Sequence[str],
+    take_signals: Callable[[], None],
 ) -> None:
     """Watch these namespaces, all where none is named, until cancelled.
+
+    kopf's own way to run would, in the end, wait for every task of the process that is younger than itself,
+    as if it were one of its own. `take_signals` is called after it has taken the signals of the process.
 
     With a list of namespaces nothing is asked of the cluster as a whole: kinds that are installed later are
     found at the next look at an engine, and the Lease is not watched, unless it is in one of them.
     """
     everywhere = not namespaces
-    await kopf.operator(
+    tasks = await kopf.spawn_tasks(
         registry=_registry(told, configuration, scans=everywhere, echoes=echoes(lease, namespaces)),
         settings=_settings(lease, scans=everywhere),
         namespaces=namespaces,
         clusterwide=everywhere,
         standalone=True,
     )
+    take_signals()
+    try:
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()  # what has ended it, if anything
+        raise OperatorError("the watches have ended")
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=_END_S)
 
 
 def echoes(lease: Key, namespaces: Sequence[str]) -> bool:

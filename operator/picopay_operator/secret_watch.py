@@ -53,7 +53,8 @@ class SecretWatch:
         path = RESOURCES["Secret"].path(namespace)
         listed = await self._client.list_metadata(path)
         there = {
-            one["metadata"]["name"]: one["metadata"]["resourceVersion"] for one in listed["items"] or ()
+            one["metadata"]["name"]: one["metadata"]["resourceVersion"]
+            for one in listed["items"] or ()
         }
         for name in {name for name, version in there.items() if seen.get(name) != version} | (
             set(seen) - set(there)
