@@ -13,6 +13,7 @@ import msgspec
 from kubernetes.aio import config
 from kubernetes.aio.client import Configuration
 
+from picopay_operator import names
 from picopay_operator.__main__ import Operator
 from picopay_operator.conditions import Type
 from picopay_operator.settings import Settings
@@ -36,14 +37,23 @@ async def configuration_of(plane: ControlPlane) -> Configuration:
     return made
 
 
-@asynccontextmanager
-async def operating(plane: ControlPlane, namespace: str, **changes: Any) -> AsyncIterator[Operator]:
-    """Run an operator until the end of the block. `changes` are of its settings."""
+def settings_of(namespace: str, **changes: Any) -> Settings:
+    """Return the settings of an operator for a namespace, in which it also is."""
     settings = Settings(
         namespaces=(namespace,), pod_namespace=namespace, pod_name="operator-1", port=0
     )
-    settings = msgspec.structs.replace(settings, **changes)
-    operator = Operator(settings, await configuration_of(plane))
+    return msgspec.structs.replace(settings, **changes)
+
+
+@asynccontextmanager
+async def operating(
+    plane: ControlPlane, namespace: str, through: Configuration | None = None, **changes: Any
+) -> AsyncIterator[Operator]:
+    """Run an operator until the end of the block; `through` is another way to the API server.
+
+    `changes` are of its settings.
+    """
+    operator = Operator(settings_of(namespace, **changes), through or await configuration_of(plane))
     stop = asyncio.Event()
     running = asyncio.create_task(operator.run(stop))
     try:
@@ -121,6 +131,29 @@ class Case:
     async def ready(self, name: str = NAME) -> None:
         """Wait until the engine is ready."""
         await self.until(Type.READY, "True", name=name)
+
+    async def is_ready(self, name: str = NAME) -> bool:
+        """Tell whether the engine is ready, in the generation that there is."""
+        found = await self.api.get("PicoPayEngine", name)
+        generation = found["metadata"]["generation"]
+        return any(
+            (one["type"], one["status"], one["observedGeneration"])
+            == (Type.READY, "True", generation)
+            for one in found.get("status", {}).get("conditions", ())
+        )
+
+    async def is_gone(self, name: str = NAME) -> bool:
+        """Tell whether the engine and what belonged to it are not there any more."""
+        return not (
+            await self.api.find("PicoPayEngine", name)
+            or await self.api.list("Deployment", f"{names.ENGINE_LABEL}={name}")
+        )
+
+    async def serving(self, name: str = NAME) -> str:
+        """Return the name of the Deployment to which the Service leads."""
+        service = await self.api.get("Service", names.api(name))
+        active = service["metadata"].get("annotations", {}).get(names.ACTIVE)
+        return str(active or names.api(name))
 
     async def image(self, name: str = f"{NAME}-api") -> str:
         """Return the image of a Deployment."""
