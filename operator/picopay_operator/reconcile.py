@@ -31,6 +31,7 @@ from picopay_operator.spec.engine import Engine, ObjectMeta
 from picopay_operator.spec.status import EngineStatus
 
 _KINDS_FRESH_S = 30.0
+_AFTER_CHANGE_S = 0.05
 _log = logs.get_logger(__name__)
 
 
@@ -57,6 +58,7 @@ class Reconciler:
         self._release = release
         self._resync_s = resync_s
         self._now = now
+        self._changes: dict[Key, int] = {}
         self._kinds: frozenset[str] = frozenset()
         self._kinds_until_s = 0.0
         self._kinds_lock = asyncio.Lock()
@@ -73,6 +75,7 @@ class Reconciler:
         """
         body = self._cache.engines.get(key)
         if body is None:
+            self._changes.pop(key, None)
             return None
         began_s, result = monotonic(), "done"
         try:
@@ -106,9 +109,18 @@ class Reconciler:
             await self._cluster.set_finalizer(engine, held=False)
             return None
         metrics.note_conditions(key, wanted.status.conditions)
-        if changed:
-            return 0.0  # with what has been made up, there may be more to do
-        return min(self._resync_s, wanted.look_again_s or self._resync_s)
+        return self._look_again_s(key, wanted, changed=changed)
+
+    def _look_again_s(self, key: Key, wanted: Plan, *, changed: bool) -> float:
+        """Return when to look again: soon after a change, as what was done may allow for more.
+
+        Should a change never come to rest, as when somebody else undoes it each time, the pauses grow.
+        """
+        if not (changed or wanted.apply or wanted.delete):
+            self._changes.pop(key, None)
+            return min(self._resync_s, wanted.look_again_s or self._resync_s)
+        times = self._changes[key] = self._changes.get(key, 0) + 1
+        return min(self._resync_s, _AFTER_CHANGE_S * 2.0 ** min(times - 1, 16))
 
     async def _observe(self, key: Key, engine: Engine) -> Observed:
         wanted = sorted(secrets.to_read(engine))
