@@ -103,7 +103,7 @@ async def test_the_smallest_engine_is_filled_in_as_the_operator_would(
     assert kept["spec"]["database"]["secretRef"]["key"] == "database-url"
     assert kept["spec"]["rollout"]["strategy"] == "RollingUpdate"
     assert kept["spec"]["deletionPolicy"] == "Retain"
-    assert "replicas" not in kept["spec"]  # an autoscaler may come later
+    assert kept["spec"]["replicas"] == 2  # without it, nobody could scale it
 
 
 @pytest.mark.usefixtures("definition")
@@ -170,8 +170,6 @@ async def test_it_can_be_waited_for(api_server: ApiServer, kubectl: Kubectl) -> 
 
 async def test_it_can_be_scaled(api_server: ApiServer, kubectl: Kubectl) -> None:
     await with_status(api_server, selector="app.kubernetes.io/instance=demo")
-    # The API server knows no scale of an engine whose number of pods nobody has given.
-    await api_server.merge("PicoPayEngine", "demo", {"spec": {"replicas": 2}})
     path = await api_server.path("PicoPayEngine", "demo")
     scale = await api_server.request("GET", f"{path}/scale")
     assert scale["status"] == {"replicas": 2, "selector": "app.kubernetes.io/instance=demo"}

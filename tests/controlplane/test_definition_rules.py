@@ -57,11 +57,6 @@ ONE_DATABASE = (
 CASES = {
     "no database": Case(ONE_DATABASE, {"database": {}}, POSTGRES),
     "two databases": Case(ONE_DATABASE, overlaid(SMALLEST, POSTGRES), CLOUD_NATIVE),
-    "replicas beside autoscaling": Case(
-        "replicas and autoscaling exclude each other: leave replicas out",
-        with_autoscaling(replicas=3),
-        overlaid(SMALLEST, {"replicas": 3}),
-    ),
     "blue-green with autoscaling": Case(
         "the strategy BlueGreen needs a fixed number of replicas: leave autoscaling out",
         with_autoscaling(rollout={"strategy": "BlueGreen"}),

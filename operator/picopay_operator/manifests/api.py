@@ -11,9 +11,6 @@ from picopay_operator.manifests.metadata import metadata
 from picopay_operator.names import Component
 from picopay_operator.spec.pods import Probe
 
-REPLICAS = 2
-"""Pods where an engine says nothing: one can go without anybody noticing."""
-
 PRE_STOP_S = 5
 """How long a pod goes on before it is told to stop: proxies hear of its end no sooner than it does."""
 
@@ -56,7 +53,7 @@ def replicas(context: Context) -> int | None:
         return 0
     if spec.autoscaling:
         return None
-    return REPLICAS if spec.replicas is None else spec.replicas
+    return spec.replicas
 
 
 def template(context: Context, revision: str | None = None) -> Manifest:

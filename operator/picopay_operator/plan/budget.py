@@ -3,7 +3,6 @@
 import math
 
 from picopay_operator.conditions import FALSE, TRUE, UNKNOWN, Finding, Reason, Type
-from picopay_operator.manifests.api import REPLICAS
 from picopay_operator.spec.engine import EngineSpec
 from picopay_operator.spec.pods import Strategy
 
@@ -14,7 +13,6 @@ _MIGRATION_SESSIONS = 2
 def sessions_max(spec: EngineSpec) -> int:
     """Return how many sessions there may be at once: while all pods are there and others take over."""
     pods = spec.autoscaling.max_replicas if spec.autoscaling else spec.replicas
-    pods = REPLICAS if pods is None else pods
     blue_green = spec.rollout.strategy is Strategy.BLUE_GREEN
     surge = pods if blue_green else _of(spec.rollout.max_surge, pods)
     workers = spec.worker.replicas + 1 if spec.worker.replicas else 0

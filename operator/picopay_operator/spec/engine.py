@@ -85,10 +85,6 @@ class EngineSpec(Kind, frozen=True, kw_only=True):
 
     rules = (
         Rule(
-            "!has(self.autoscaling) || !has(self.replicas)",
-            "replicas and autoscaling exclude each other: leave replicas out",
-        ),
-        Rule(
             "self.rollout.strategy != 'BlueGreen' || !has(self.autoscaling)",
             "the strategy BlueGreen needs a fixed number of replicas: leave autoscaling out",
         ),
@@ -113,17 +109,14 @@ class EngineSpec(Kind, frozen=True, kw_only=True):
     image_pull_secrets: Annotated[
         list[LocalReference], Meta(max_length=16, description="Secrets for the image's registry.")
     ] = []
-    replicas: (
-        Annotated[
-            int,
-            Meta(
-                ge=0,
-                le=100,
-                description="Pods of the API: 2 when neither this nor autoscaling is given.",
-            ),
-        ]
-        | None
-    ) = None
+    replicas: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=100,
+            description="Pods of the API. With autoscaling it is not looked at.",
+        ),
+    ] = 2
     autoscaling: (
         Annotated[Autoscaling, Meta(description="Pods of the API by their load.")] | None
     ) = None
