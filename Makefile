@@ -4,7 +4,7 @@
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up dev test check bench simulate lock clean
+.PHONY: help up dev dev-operator test check bench simulate lock clean
 
 READY := .venv/.complete
 RUN := .venv/bin/
@@ -14,7 +14,7 @@ ARGS ?=
 GENERATED_CHECKS := picopay_api.reference picopay_operator.reference
 
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo '  Options go into ARGS, as in: make up ARGS="--port 9000"'
 
 up: $(READY) ## Start PicoPay with a database of its own, and print a first payment to try.
@@ -22,6 +22,10 @@ up: $(READY) ## Start PicoPay with a database of its own, and print a first paym
 
 dev: $(READY) ## The same, started again whenever the code changes.
 	@exec $(RUN)watchfiles --filter python --sigint-timeout 30 '$(RUN)picopay up $(ARGS)' api
+
+dev-operator: $(READY) ## Run the operator against the cluster of your kubeconfig, again whenever the code changes.
+	@exec env PICOPAY_LOG_FORMAT=text PICOPAY_OPERATOR_PORT=0 \
+	  $(RUN)watchfiles --filter python --sigint-timeout 30 '$(RUN)python -m picopay_operator' operator
 
 test: $(READY) ## Run every test, on real PostgreSQL servers.
 	@exec $(RUN)pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)

@@ -40,7 +40,7 @@ TOLD = re.compile(
     r"given|eventually|in a terminal of its own|exits [1-9]\d*|save as [\w.]+"
     r"|not run, because [^>]{10,}"
 )
-FOREIGN = {"picopay_api", "picopay_app", "picopay_owner", "picopay_server"}
+FOREIGN = {"picopay_api", "picopay_app", "picopay_operator", "picopay_owner", "picopay_server"}
 OPEN_PATHS = {"/health", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json"}
 COMMANDS = dict(walk(typer.main.get_command(app)))
 OPTIONS = {

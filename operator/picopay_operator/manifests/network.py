@@ -110,6 +110,8 @@ def _policy(
     ingress: list[Manifest],
     egress: list[Manifest],
 ) -> Manifest:
+    # An empty list would be another one than the server keeps, and count as a change whenever it is applied.
+    allowed = {"ingress": ingress, "egress": egress}
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -117,8 +119,7 @@ def _policy(
         "spec": {
             "podSelector": _pods(context, components),
             "policyTypes": ["Ingress", "Egress"],
-            "ingress": ingress,
-            "egress": egress,
+            **{direction: peers for direction, peers in allowed.items() if peers},
         },
     }
 
