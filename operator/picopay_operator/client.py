@@ -22,6 +22,7 @@ from picopay_operator.errors import (
     Conflict,
     NotFound,
     PermissionDenied,
+    Terminating,
     Unprocessable,
 )
 
@@ -190,12 +191,22 @@ def _refusal(error: Exception, path: str) -> ApiError:
     """Return what a failed request comes to, without anything that was sent."""
     if not isinstance(error, ApiException):
         return ApiError(f"the API server does not answer ({type(error).__name__})")
-    message = error.reason or "refused"
+    told: dict[str, Any] = {}
     try:
-        message = json.loads(error.body or "")["message"]
+        told = json.loads(error.body or "")
+        message = str(told["message"])
     except (ValueError, KeyError, TypeError):
-        message = f"{message} ({path})"
+        message = f"{error.reason or 'refused'} ({path})"
     after = (error.headers or {}).get("Retry-After")
     retry_after_s = float(after) if after and after.isdigit() else None
     status = int(error.status or 0)
-    return _ERRORS.get(status, ApiError)(message, status, retry_after_s)
+    kind = Terminating if _is_terminating(told) else _ERRORS.get(status, ApiError)
+    return kind(message, status, retry_after_s)
+
+
+def _is_terminating(told: Any) -> bool:
+    """Tell whether a refusal has its cause in the end of the namespace."""
+    try:
+        return any(one["reason"] == "NamespaceTerminating" for one in told["details"]["causes"])
+    except (KeyError, TypeError):
+        return False

@@ -17,7 +17,14 @@ from picopay_operator import address, contract, drift, names
 from picopay_operator.cache import REPLICAS_OURS, Cache, Key, owner
 from picopay_operator.client import Client
 from picopay_operator.conditions import Notice
-from picopay_operator.errors import AdoptionRefused, Conflict, NotFound, PermissionDenied, SeenLate
+from picopay_operator.errors import (
+    AdoptionRefused,
+    Conflict,
+    NotFound,
+    PermissionDenied,
+    SeenLate,
+    Terminating,
+)
 from picopay_operator.manifests import secrets as secret_manifests
 from picopay_operator.manifests.context import Manifest
 from picopay_operator.plan.outcome import Generated, SecretSeen
@@ -56,10 +63,10 @@ class Cluster:
         return kind if any(one["name"] == resource.plural for one in served["resources"]) else None
 
     async def secret(self, key: Key, name: str) -> SecretSeen | None:
-        """Read a Secret, as digests; None when it is not there."""
+        """Read a Secret, as digests; None when it is not there, or is lost with its namespace."""
         try:
             body = await self._secret(key.namespace, name)
-        except NotFound:
+        except (NotFound, Terminating):
             return None
         metadata = body["metadata"]
         owners = {reference["name"] for reference in metadata.get("ownerReferences", ())}
@@ -168,9 +175,9 @@ class Cluster:
         body["metadata"] |= {"uid": engine.metadata.uid}
         if held:
             body["metadata"]["finalizers"] = [names.FINALIZER]
-        self._cache.note_engine(
-            key, await self._client.apply(RESOURCES[names.KIND].path(*key), body)
-        )
+        answer = await self._client.apply(RESOURCES[names.KIND].path(*key), body)
+        if held:  # else it may be gone by now, and the watch have told of that
+            self._cache.note_engine(key, answer)
 
     async def post(self, engine: ObjectMeta, notice: Notice, now: str) -> None:
         """Post an Event, once: it is named after what it says."""
@@ -199,7 +206,7 @@ class Cluster:
         }
         try:
             await self._client.create(RESOURCES["Event"].path(engine.namespace), body)
-        except Conflict:
+        except (Conflict, Terminating):
             return
 
     async def _secret(self, namespace: str, name: str) -> dict[str, Any]:

@@ -44,5 +44,9 @@ class PermissionDenied(ApiError):
     """The operator's account may not do this: its roles are not those of this release."""
 
 
+class Terminating(ApiError):
+    """The namespace is on its way out, and nothing new is taken in it."""
+
+
 class Unprocessable(ApiError):
     """The API server does not take the object: what the engine asks for is not possible here."""

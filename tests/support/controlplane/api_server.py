@@ -18,6 +18,8 @@ type Manifest = dict[str, Any]
 MANAGER = "tests"
 
 _VERSIONS = {
+    "ClusterRole": "rbac.authorization.k8s.io/v1",
+    "ClusterRoleBinding": "rbac.authorization.k8s.io/v1",
     "CustomResourceDefinition": "apiextensions.k8s.io/v1",
     "Deployment": "apps/v1",
     "EndpointSlice": "discovery.k8s.io/v1",
@@ -56,6 +58,10 @@ class ApiServer:
         """What the API server has remarked on, so far."""
         self._http = http
         self._places: dict[str, dict[str, tuple[str, bool]]] = {}
+
+    def of(self, namespace: str) -> "ApiServer":
+        """Return a client of another namespace."""
+        return ApiServer(self._http, namespace)
 
     async def create(self, manifest: Manifest, **options: str) -> Manifest:
         """Create an object; unknown fields are remarked on."""
