@@ -58,6 +58,15 @@ class Nodeless(Case):
             for pod in found
         }
 
+    async def jobs_ever(self, part: str) -> set[str]:
+        """Return the names of the Jobs of a kind, those included that are gone."""
+        jobs = [
+            one["involvedObject"]["name"]
+            for one in await self.api.list("Event")
+            if one["involvedObject"]["kind"] == "Job"
+        ]
+        return {name for name in jobs if f"-{part}-" in name}
+
     async def only_pods_of(self, version: str) -> None:
         """Wait until the last pod of another version has gone."""
 
