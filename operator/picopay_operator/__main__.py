@@ -14,6 +14,7 @@ from kubernetes.aio.client import Configuration
 
 from picopay_operator import election, handlers, health, logs, metrics, names
 from picopay_operator.cache import Cache, Key
+from picopay_operator.census import Census
 from picopay_operator.client import Client, load_configuration
 from picopay_operator.cluster import Cluster
 from picopay_operator.errors import OperatorError
@@ -49,6 +50,15 @@ class Operator:
         self._queue = WorkQueue(self._reconcile, settings.workers)
         self._secrets = SecretWatch(self._client, wake_of(self._cache, self._queue))
         self._watch = Watch(self._cache, self._queue, self._on_engines, self._on_kinds)
+        self._census = Census(
+            self._client,
+            self._cache,
+            settings.namespaces,
+            settings.resync_s,
+            self._watch.gone,
+            self._queue.wake,
+            self._watch.listed,
+        )
         self._leads = False
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -87,6 +97,7 @@ class Operator:
                 group.create_task(watching)
                 await self._watch.settled()
                 group.create_task(self._queue.run())
+                group.create_task(self._census.run())
         finally:
             self._leads = False
             metrics.LEADER.set(0)

@@ -6,6 +6,7 @@ version of an object never takes the place of a newer one, so that an event that
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
 from picopay_operator import names
@@ -75,6 +76,33 @@ class Cache:
             del self._children[key]
         return key
 
+    def without(
+        self, kind: str, namespace: str, there: AbstractSet[tuple[str, str]], version: str
+    ) -> set[Key]:
+        """Forget children, or find engines, that are not there in a version of all; return the engines.
+
+        `there` are namespaces and names; `namespace` limits what was looked at. What is newer than that
+        version stays.
+        """
+        if kind == names.KIND:
+            return {
+                key
+                for key, body in self.engines.items()
+                if namespace in {"", key.namespace} and key not in there and _until(body, version)
+            }
+        lost = [
+            (key, ref)
+            for key, children in self._children.items()
+            for ref, body in children.items()
+            if ref.kind == kind
+            and namespace in {"", key.namespace}
+            and (key.namespace, ref.name) not in there
+            and _until(body, version)
+        ]
+        for key, ref in lost:
+            del self._children[key][ref]
+        return {key for key, _ in lost}
+
 
 def owner(body: Mapping[str, Any]) -> Key | None:
     """Return the engine that an object belongs to, by its label."""
@@ -91,6 +119,12 @@ def _put[K](objects: dict[K, Object], key: K, body: Object) -> bool:
             return False
     objects[key] = body
     return True
+
+
+def _until(body: Object, version: str) -> bool:
+    """Tell whether an object is not newer than a version of all."""
+    own = _version(body)
+    return own is not None and version.isdigit() and own <= int(version)
 
 
 def _version(body: Object) -> int | None:

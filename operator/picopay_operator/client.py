@@ -145,10 +145,10 @@ class Client:
         if rest:
             yield rest.decode(errors="replace")
 
-    async def list_metadata(self, path: str) -> dict[str, Any]:
-        """List objects without their content."""
+    async def list_metadata(self, path: str, selector: str = "") -> dict[str, Any]:
+        """List objects, those of a label or all, without their content."""
         headers = {"Accept": _METADATA_LIST}
-        return await self._ask("get", path, header_params=headers)
+        return await self._ask("get", path, label_selector=selector or None, header_params=headers)
 
     async def watch_metadata(
         self, path: str, resource_version: str

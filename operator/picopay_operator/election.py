@@ -89,6 +89,8 @@ class Lock(LeaseLock):
 
     async def release(self) -> None:
         """Let the Lease go, if it is still ours, so that nobody has to wait until it ends."""
+        if monotonic() > self.renewed_s + _RENEW_DEADLINE_S:
+            return
         held, record = await self.get(self.name, self.namespace)
         lease = self.lease_reference
         spec = lease.spec if lease else None

@@ -7,6 +7,7 @@ the cache, and the engine that it is about into the queue.
 import asyncio
 import inspect
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
 
@@ -25,6 +26,9 @@ _SETTLED_MAX_S = 15.0
 """How long after the last object of the first lists engines are looked at, and when at last."""
 
 _CHUNK = 500
+
+_LOGIN_FRESH = timedelta(minutes=30)
+"""After so long kopf asks for the token again, which in a pod is replaced every hour."""
 _END_S = 5.0
 
 
@@ -43,6 +47,8 @@ class Watch:
         self._on_engines = on_engines
         self._on_kinds = on_kinds
         self._listed_s = monotonic()
+        self.listed = asyncio.Event()
+        """Set when a watch begins with what there is: nobody is told of what has gone before."""
         self.echo_s = monotonic()
         """When the operator's own Lease was last seen through the watch."""
 
@@ -58,12 +64,16 @@ class Watch:
         key = Key(body["metadata"]["namespace"], body["metadata"]["name"])
         self._note(event)
         if event["type"] == "DELETED":
-            self._cache.forget_engine(key)
-            self._queue.forget(key)
-            metrics.forget_engine(key, list(Type))
+            self.gone(key)
         elif self._cache.note_engine(key, body):
             self._queue.wake(key)
         self._on_engines()
+
+    def gone(self, key: Key) -> None:
+        """Forget an engine that is there no more."""
+        self._cache.forget_engine(key)
+        self._queue.forget(key)
+        metrics.forget_engine(key, list(Type))
 
     def on_child(self, resource: Resource) -> Callable[..., Any]:
         """Return a handler that takes note of a child, and has its engine looked at."""
@@ -93,6 +103,7 @@ class Watch:
     def _note(self, event: kopf.RawEvent) -> None:
         if event["type"] is None:  # of a first list
             self._listed_s = monotonic()
+            self.listed.set()
 
 
 def wake_of(cache: Cache, queue: WorkQueue) -> Callable[[str, str], None]:
@@ -132,9 +143,8 @@ async def watch(
     take_signals()
     try:
         ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in ended:
-            task.result()  # what has ended it, if anything
-        raise OperatorError("the watches have ended")
+        why = [error for task in ended if (error := task.exception())]
+        raise OperatorError(f"the watches have ended: {why or ''}")
     finally:
         for task in tasks:
             task.cancel()
@@ -207,4 +217,6 @@ def _connection(configuration: Configuration) -> kopf.ConnectionInfo:
         token=authorization.removeprefix("Bearer ").removeprefix("bearer ") or None,
         certificate_path=configuration.cert_file,
         private_key_path=configuration.key_file,
+        # kopf never takes back what was refused once, though it may be good again: so it is never the same.
+        expiration=datetime.now(UTC) + _LOGIN_FRESH,
     )

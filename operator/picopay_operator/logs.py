@@ -24,6 +24,7 @@ class Event(StrEnum):
     APPLIED = "applied"
     DELETED = "deleted"
     SECRET_MADE = "secret made"  # noqa: S105  # an event
+    CENSUS_FAILED = "census failed"
     SECRET_WATCH_FAILED = "secret watch failed"  # noqa: S105  # an event
 
 

@@ -41,9 +41,11 @@ class Resource(NamedTuple):
         return self.api_version.rpartition("/")[2]
 
     def path(self, namespace: str, name: str = "") -> str:
-        """Return the path of an object, or of all in a namespace."""
+        """Return the path of an object, or of all in a namespace; in all of them when none is named."""
         root = f"/apis/{self.api_version}" if self.group else f"/api/{self.api_version}"
-        place = f"{root}/namespaces/{namespace}/{self.plural}"
+        place = (
+            f"{root}/namespaces/{namespace}/{self.plural}" if namespace else f"{root}/{self.plural}"
+        )
         return f"{place}/{name}" if name else place
 
 

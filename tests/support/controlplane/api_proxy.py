@@ -5,10 +5,9 @@ administrator's token where a request brings none. It runs in the test's event l
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import aiohttp
 from aiohttp import web
@@ -71,7 +70,11 @@ class Cuts(NamedTuple):
     """The connection ends without an answer."""
 
 
-type Fault = Refuses | Swallows | Cuts
+class Expires(NamedTuple):
+    """A watch begins, and is told that what it wants to begin with is forgotten."""
+
+
+type Fault = Refuses | Swallows | Cuts | Expires
 
 
 class ApiProxy:
@@ -156,6 +159,8 @@ class ApiProxy:
             case Refuses(status, retry_after_s):
                 self.answered.append(Answered(asked, status))
                 return _refusal(status, retry_after_s)
+            case Expires():
+                return web.json_response({"type": "ERROR", "object": _told(410)})
             case Swallows():
                 await self._healed.wait()
                 return _cut(request)
@@ -217,7 +222,12 @@ def _cut(request: web.Request) -> web.Response:
 
 
 def _refusal(status: int, retry_after_s: int | None) -> web.Response:
-    told = {
+    headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+    return web.json_response(_told(status), status=status, headers=headers)
+
+
+def _told(status: int) -> dict[str, Any]:
+    return {
         "kind": "Status",
         "apiVersion": "v1",
         "metadata": {},
@@ -225,7 +235,3 @@ def _refusal(status: int, retry_after_s: int | None) -> web.Response:
         "message": f"the test says {status}",
         "code": status,
     }
-    headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
-    return web.Response(
-        status=status, text=json.dumps(told), content_type="application/json", headers=headers
-    )
