@@ -95,7 +95,7 @@ class Operator:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(watching)
-                await self._watch.settled()
+                await self._census.prime()
                 group.create_task(self._queue.run())
                 group.create_task(self._census.run())
         finally:

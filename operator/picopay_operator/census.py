@@ -1,8 +1,9 @@
-"""Finds out what is there no more, and of whose end no watch has told. Run beside the watches.
+"""Finds out what is there before any engine is looked at, and later what is there no more.
 
-A watch that begins anew, because what it wants to go on with is forgotten, tells of what is there, and not of
-what has gone meanwhile. So the cache is held against lists, of metadata only: after each such beginning, and
-now and then in any case.
+Run beside the watches, which do not say when they have told of everything, so that something might be taken
+for missing that is there. And a watch that begins anew, because what it wants to go on with is forgotten,
+does not tell of what has gone meanwhile. So the cache is held against lists, of metadata only: after each
+such beginning, and now and then in any case.
 """
 
 import asyncio
@@ -19,6 +20,8 @@ _QUIET_S = 1.0
 """How long after a watch has begun anew: the others mostly do so at the same time."""
 
 _PAUSE_S = 5.0
+_PRIME_PAUSE_S = 0.5
+_PRIME_MAX_S = 15.0
 _log = logs.get_logger(__name__)
 
 
@@ -45,6 +48,31 @@ class Census:
         self._gone = gone
         self._wake = wake
         self._due = due
+
+    async def prime(self) -> None:
+        """Fill the cache with what there is; go on without after a while, rather than never to begin."""
+        try:
+            async with asyncio.timeout(_PRIME_MAX_S):
+                for namespace in self._namespaces:
+                    for resource in CHILDREN:
+                        await self._fill(resource, namespace)
+        except TimeoutError:
+            _log.warning(Event.CENSUS_FAILED, error="not all could be listed")
+
+    async def _fill(self, resource: Resource, namespace: str) -> None:
+        kind = {"apiVersion": resource.api_version, "kind": resource.kind}  # lists leave it out
+        while True:
+            try:
+                found = await self._client.list_objects(resource.path(namespace), names.MANAGED)
+            except ApiError as error:
+                if resource.optional and isinstance(error, NotFound):
+                    return
+                _log.warning(Event.CENSUS_FAILED, error=error)
+                await asyncio.sleep(_PRIME_PAUSE_S)
+            else:
+                for body in found:
+                    self._cache.note_child(resource.kind, kind | body)
+                return
 
     async def run(self) -> None:
         """Take one census after the other, until cancelled."""

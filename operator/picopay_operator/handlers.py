@@ -21,10 +21,6 @@ from picopay_operator.errors import OperatorError
 from picopay_operator.queue import WorkQueue
 from picopay_operator.resources import CHILDREN, OPTIONAL, RESOURCES, Resource
 
-_SETTLED_S = 0.5
-_SETTLED_MAX_S = 15.0
-"""How long after the last object of the first lists engines are looked at, and when at last."""
-
 _CHUNK = 500
 
 _LOGIN_FRESH = timedelta(minutes=30)
@@ -46,17 +42,10 @@ class Watch:
         self._queue = queue
         self._on_engines = on_engines
         self._on_kinds = on_kinds
-        self._listed_s = monotonic()
         self.listed = asyncio.Event()
         """Set when a watch begins with what there is: nobody is told of what has gone before."""
         self.echo_s = monotonic()
         """When the operator's own Lease was last seen through the watch."""
-
-    async def settled(self) -> None:
-        """Wait until the first lists have been told of, so that nothing is taken for missing."""
-        began_s = monotonic()
-        while monotonic() - self._listed_s < _SETTLED_S and monotonic() - began_s < _SETTLED_MAX_S:  # noqa: ASYNC110  # silence has no event
-            await asyncio.sleep(_SETTLED_S / 5)
 
     async def on_engine(self, event: kopf.RawEvent, **_: Any) -> None:
         """Take note of an engine, and have it looked at."""
@@ -101,8 +90,7 @@ class Watch:
         self.echo_s = monotonic()
 
     def _note(self, event: kopf.RawEvent) -> None:
-        if event["type"] is None:  # of a first list
-            self._listed_s = monotonic()
+        if event["type"] is None:  # of a list
             self.listed.set()
 
 

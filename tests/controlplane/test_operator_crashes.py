@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from picopay_operator import handlers
 from picopay_operator.__main__ import Operator
 from support.controlplane.api_proxy import Answered, proxied_api
 from support.controlplane.api_server import ApiServer, Manifest
@@ -25,7 +24,6 @@ pytestmark = [pytest.mark.usefixtures("definition"), pytest.mark.timeout(400)]
 _LIVES_MIN = 10  # far fewer than it takes: the test would have lost its sense
 _LIVES_MAX = 150
 _CREATED = 201
-_SETTLED_S = 0.1
 _QUIET_S = 1.0
 
 
@@ -87,11 +85,6 @@ class Lives:
         """Return what was created, and how often, but for Events."""
         paths = [one.asked.path for one in self.written if one.status == _CREATED]
         return Counter(path for path in paths if not path.endswith("/events"))
-
-
-@pytest.fixture(autouse=True)
-def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers, "_SETTLED_S", _SETTLED_S)
 
 
 @pytest.fixture

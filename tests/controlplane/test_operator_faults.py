@@ -20,7 +20,7 @@ from support.controlplane.api_proxy import (
     proxied_api,
 )
 from support.controlplane.api_server import ApiServer
-from support.controlplane.operating import NAME, Case, operating
+from support.controlplane.operating import NAME, Case, operating, steady
 from support.controlplane.player import Player
 from support.controlplane.servers import ControlPlane
 from support.waiting import eventually
@@ -167,6 +167,27 @@ async def test_what_has_gone_while_nobody_watched_is_made_again(
 
         await eventually(are_back)
         await case.ready()
+
+
+async def test_what_nobody_has_told_of_yet_is_not_taken_for_missing(
+    control_plane: ControlPlane, case: Case, proxy: ApiProxy
+) -> None:
+    async with operating(control_plane, case.api.namespace, proxy.configuration()):
+        await case.apply()
+        await case.ready()
+        before = await steady(case.versions)
+
+    # The next one's lists take long: of engines only it hears at once.
+    def is_late(asked: Asked) -> Fault | None:
+        is_list = "labelSelector" in asked.query and not asked.watches
+        return Refuses(429, 1) if is_list else None
+
+    proxy.fault = is_late
+    async with operating(control_plane, case.api.namespace, proxy.configuration()):
+        await asyncio.sleep(_WHILE_S)
+        proxy.heal()
+        await steady(case.versions)
+        assert await case.versions() == before
 
 
 async def test_a_watch_that_is_refused_for_good_ends_the_operator(
