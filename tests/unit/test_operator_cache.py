@@ -59,3 +59,15 @@ def test_objects_of_nobody_are_passed_over() -> None:
     stranger["metadata"]["labels"] = {}
     assert cache.note_child("Pod", stranger) is None
     assert cache.forget_child("Pod", stranger) is None
+
+
+def test_what_is_in_no_list_is_forgotten_unless_it_is_newer() -> None:
+    cache = Cache()
+    cache.note_child("Pod", pod(5))
+    assert cache.without("Pod", "", {("shop", "p-1")}, "9") == set()
+    assert cache.without("Job", "", set(), "9") == set()
+    assert cache.without("Pod", "elsewhere", set(), "9") == set()
+    assert cache.without("Pod", "shop", set(), "4") == set()
+    assert REF in cache.children(KEY)
+    assert cache.without("Pod", "shop", set(), "5") == {KEY}
+    assert REF not in cache.children(KEY)
