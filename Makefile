@@ -4,7 +4,7 @@
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up dev dev-operator test check bench simulate lock clean
+.PHONY: help up dev dev-operator test check bench bench-operator simulate lock clean
 
 READY := .venv/.complete
 RUN := .venv/bin/
@@ -14,7 +14,7 @@ ARGS ?=
 GENERATED_CHECKS := picopay_api.reference picopay_operator.reference
 
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo '  Options go into ARGS, as in: make up ARGS="--port 9000"'
 
 up: $(READY) ## Start PicoPay with a database of its own, and print a first payment to try.
@@ -41,6 +41,9 @@ check: $(READY) ## Check format, style, types, imports, generated files and the 
 
 bench: $(READY) ## Measure payments per second, beside pgbench and a no-op (ARGS=--full: longer).
 	@exec $(RUN)python tests/benchmarks/run.py $(ARGS)
+
+bench-operator: $(READY) ## Measure the operator with 300 engines on a control plane (ARGS="--engines 30").
+	@exec $(RUN)python tests/benchmarks/operator_bench.py $(ARGS)
 
 simulate: $(READY) ## Run a bank whose processes are killed at random (ARGS="--minutes 10 --seed 7").
 	@exec $(RUN)python tests/stress/simulate.py $(ARGS)

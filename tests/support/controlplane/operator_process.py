@@ -1,6 +1,7 @@
 """An operator in a process of its own, as it runs in a pod: for tests in which one is killed or told to end.
 
-Used by the tests of high availability. It ends with the test's process, however that one ends.
+Used by the tests of high availability and by the operator's benchmark. It ends with the process that has
+started it, however that one ends.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from support.controlplane.servers import ControlPlane
 from support.postgres import CHECKOUT
 from support.waiting import eventually
 
-_LEADER = re.compile(r"^picopay_operator_leader (\S+)$", re.MULTILINE)
+_LEADER = "picopay_operator_leader"
 
 
 class OperatorProcess:
@@ -29,6 +30,7 @@ class OperatorProcess:
 
     def __init__(self, name: str, process: Process, port: int) -> None:
         self.name = name
+        self.pid = process.pid
         self._process = process
         self._url = f"http://127.0.0.1:{port}"
 
@@ -42,10 +44,12 @@ class OperatorProcess:
 
     async def leads(self) -> bool:
         """Tell whether it says that it works; the others stand by."""
+        return total(await self.metrics(), _LEADER) == 1
+
+    async def metrics(self) -> str:
+        """Return what it tells of itself."""
         async with httpx.AsyncClient() as http:
-            found = _LEADER.search((await http.get(f"{self._url}/metrics")).text)
-        assert found
-        return float(found[1]) == 1
+            return (await http.get(f"{self._url}/metrics")).text
 
     async def kill(self) -> None:
         """End it without a warning."""
@@ -60,14 +64,17 @@ class OperatorProcess:
 
 @asynccontextmanager
 async def operator_process(
-    plane: ControlPlane, namespace: str, name: str, folder: Path
+    plane: ControlPlane, namespace: str, name: str, folder: Path, kubeconfig: Path | None = None
 ) -> AsyncIterator[OperatorProcess]:
-    """Run a replica for a namespace, in which it also is, until the end of the block."""
+    """Run a replica for a namespace, in which it also is, until the end of the block.
+
+    An empty namespace stands for all of them; `kubeconfig` leads to the control plane on another way.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
     variables = {
-        "KUBECONFIG": str(plane.admin_kubeconfig),
+        "KUBECONFIG": str(kubeconfig or plane.admin_kubeconfig),
         "PICOPAY_OPERATOR_NAMESPACES": namespace,
         "PICOPAY_OPERATOR_PORT": str(port),
         "POD_NAME": name,
@@ -96,3 +103,10 @@ async def operator_process(
     finally:
         if process.returncode is None:
             await made.kill()
+
+
+def total(metrics: str, name: str) -> float:
+    """Return a metric, summed over its labels."""
+    found = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", metrics, re.MULTILINE)
+    assert found, f"no metric {name}"
+    return sum(map(float, found))

@@ -1,0 +1,169 @@
+"""What a run of the operator's benchmark found, against its goals: as JSON, as a table, and as a page.
+
+Used by `operator_bench.py`, and run by itself with a file of results: `python
+tests/benchmarks/operator_results.py RESULT.json --into docs/explanation` writes the page.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+if __name__ == "__main__":  # as in run.py
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import msgspec
+
+from benchmarks.tables import Value, markdown, shown, table
+
+PAGE = "operator-performance.md"
+
+
+class Measure(NamedTuple):
+    """What is measured, and what it is to be at most."""
+
+    what: str
+    unit: str
+    at_most: float | None = None
+
+
+MEASURES = {
+    "alone_job": Measure("one at a time: applied → migration Job", "s", 1),
+    "alone_deployment": Measure("one at a time: Job's success → Deployment", "s", 1),
+    "alone_ready": Measure("one at a time: applied → ready", "s"),
+    "fleet_job": Measure("all others at once: applied → migration Job", "s"),
+    "fleet_deployment": Measure("all others at once: Job's success → Deployment", "s"),
+    "fleet_ready": Measure("all others at once: first applied → last ready", "s"),
+    "kubelet": Measure("meanwhile, played kubelet: pod on a node → first status", "s"),
+    "cpu_operator": Measure("meanwhile, processor time: operator", "s"),
+    "cpu_kubelet": Measure("meanwhile, processor time: played kubelet", "s"),
+    "cpu_control_plane": Measure("meanwhile, processor time: control plane", "s"),
+    "cpu_bench": Measure("meanwhile, processor time: what measures", "s"),
+    "making_peak": Measure("memory of the operator, while engines are made: peak", "MB", 200),
+    "making_rest": Measure("memory of the operator, after that", "MB", 200),
+    "start": Measure("start of an operator → all engines observed", "s", 30),
+    "start_peak": Measure("memory of the operator, while it starts: peak", "MB", 200),
+    "start_rest": Measure("memory of the operator, after that", "MB", 200),
+    "idle": Measure("requests for an engine at rest, at a proxy", "per minute", 0),
+    "idle_told": Measure("requests for an engine at rest, as the operator counts", "per minute", 0),
+    "election": Measure("requests of the election", "per minute"),
+    "reads": Measure("a pass over an unchanged engine: reads", "", 5),
+    "writes": Measure("a pass over an unchanged engine: writes", "", 0),
+}
+"""In the order in which they are shown."""
+
+_COLUMNS = ("", "unit", "at most", "median", "lowest", "highest", "reached")
+_TOLD = """\
+One operator, in a process of its own, looks after engines in several namespaces of a real control plane:
+etcd, API server, controller manager and scheduler. There is no node: a player stands for the kubelet and says
+that pods run and that Jobs succeed. So what is measured is the operator and the control plane, not images or
+databases. All of them share one machine. How it is measured stands in
+[Measure how fast it is](../how-to/measure.md#the-operator)."""
+
+
+class Ground(msgspec.Struct, frozen=True, kw_only=True):
+    """The machine, and the programs on it."""
+
+    cpus: int | None
+    python: str
+    kubernetes: str
+    picopay: str
+    load_before: float
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is measured."""
+
+    engines: int
+    namespaces: int
+    starts: int
+    idle_s: int
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """One run; `values` are by the names of `MEASURES`."""
+
+    began_at: datetime
+    took_s: float
+    ground: Ground
+    plan: Plan
+    values: dict[str, list[float]]
+
+    def write(self, file: Path) -> None:
+        """Keep it."""
+        file.write_bytes(msgspec.json.format(msgspec.json.encode(self)) + b"\n")
+
+    @classmethod
+    def read(cls, file: Path) -> "Result":
+        """Read one back."""
+        return msgspec.json.decode(file.read_bytes(), type=cls)
+
+
+def rows(result: Result) -> list[tuple[Value, ...]]:
+    """Return a line for each measure of which there are values: the median is what is judged."""
+    found: list[tuple[Value, ...]] = []
+    for name, measure in MEASURES.items():
+        values = result.values.get(name)
+        if not values:
+            continue
+        median = statistics.median(values)
+        goal, reached = "", ""
+        if measure.at_most is not None:
+            goal, reached = f"{measure.at_most:g}", "yes" if median <= measure.at_most else "no"
+        spread = median, min(values), max(values)
+        found.append((measure.what, measure.unit, goal, *map(float, spread), reached))
+    return found
+
+
+def _heading(result: Result) -> str:
+    on, plan = result.ground, result.plan
+    return (
+        f"{plan.engines:,} engines in {plan.namespaces:,} namespaces. {shown(on.cpus)} CPUs,"
+        f" Kubernetes {on.kubernetes}, Python {on.python}, PicoPay {on.picopay},"
+        f" load before {on.load_before:g}."
+    )
+
+
+def text(result: Result) -> str:
+    """Return a run as a table for a terminal."""
+    return f"{_heading(result)}\n\n{table(_COLUMNS, rows(result))}"
+
+
+def page(result: Result) -> str:
+    """Return a run as a page of Markdown."""
+    parts = (
+        "<!-- Written by tests/benchmarks/operator_results.py: do not edit. -->",
+        "# How fast the operator is",
+        _TOLD,
+        f"## Measured {result.began_at:%d %B %Y, %H:%M} UTC",
+        _heading(result),
+        markdown(_COLUMNS, rows(result)),
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def write(result: Result, folder: Path) -> Path:
+    """Write the page into a folder; return the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / PAGE
+    file.write_text(page(result), encoding="utf-8")
+    return file
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Read a file of results, write what it says."""
+    parser = argparse.ArgumentParser(
+        prog="tests/benchmarks/operator_results.py", description=__doc__
+    )
+    parser.add_argument("result", type=Path, metavar="RESULT.json")
+    parser.add_argument("--into", type=Path, required=True, metavar="FOLDER")
+    given = parser.parse_args(arguments)
+    print(write(Result.read(given.result), given.into))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
