@@ -60,13 +60,13 @@ def read_options(arguments: Sequence[str]) -> tuple[Plan, Path | None]:
         epilog='With make: make bench-operator ARGS="--engines 30"',
     )
     for name, default, said in (
-        ("engines", 300, "how many engines there are"),
-        ("namespaces", 10, "over how many namespaces they are spread"),
-        ("starts", 3, "how often an operator is started beside them"),
-        ("idle-s", 60, "how long requests are counted while nothing happens"),
+        ("--engines", 300, "how many engines there are"),
+        ("--namespaces", 10, "over how many namespaces they are spread"),
+        ("--starts", 3, "how often an operator is started beside them"),
+        ("--idle-s", 60, "how long requests are counted while nothing happens"),
     ):
         shown = f"{said} (default: {default})"
-        parser.add_argument(f"--{name}", type=_from_one, default=default, help=shown)
+        parser.add_argument(name, type=_from_one, default=default, help=shown)
     parser.add_argument("--output", type=Path, help="the file of JSON (default: in .cache/bench/)")
     given = parser.parse_args(arguments)
     plan = Plan(
