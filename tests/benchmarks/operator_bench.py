@@ -269,6 +269,8 @@ def main(arguments: Sequence[str]) -> int:
             result = asyncio.run(measure(plan, plane, work))
     except BenchmarkError as error:
         _tell(f"error: {error}")
+        for log in sorted(work.glob("*.log")):  # what they have said last, often tells why
+            _tell("\n".join([f"{log.name}:", *log.read_text(errors="replace").splitlines()[-1:]]))
         return 1
     except KeyboardInterrupt:
         _tell("stopped")
