@@ -124,8 +124,7 @@ class Client:
         )
 
     async def lines(self, path: str, parameters: Mapping[str, str]) -> AsyncIterator[str]:
-        """Yield the lines of a log until its end, however long they are."""
-        rest = b""
+        """Yield the lines of a log until its end."""
         try:
             response: aiohttp.ClientResponse = await self._dynamic.request(
                 "get",
@@ -136,14 +135,10 @@ class Client:
                 _request_timeout=_LOG_S,
             )
             async with response:
-                async for chunk in response.content.iter_any():
-                    *whole, rest = (rest + chunk).split(b"\n")
-                    for line in whole:
-                        yield line.decode(errors="replace")
+                async for line in _lines(response):
+                    yield line.decode(errors="replace")
         except (ApiException, aiohttp.ClientError, TimeoutError) as error:
             raise _refusal(error, path) from error
-        if rest:
-            yield rest.decode(errors="replace")
 
     async def list_metadata(self, path: str, selector: str = "") -> dict[str, Any]:
         """List objects, those of a label or all, without their content."""
@@ -166,7 +161,7 @@ class Client:
                 _request_timeout=_WATCH_S + REQUEST_TIMEOUT_S,
             )
             async with response:
-                async for line in response.content:
+                async for line in _lines(response):
                     if line.strip():
                         yield json.loads(line)
         except (ApiException, aiohttp.ClientError, TimeoutError) as error:
@@ -185,6 +180,17 @@ class Client:
         except (ApiException, aiohttp.ClientError, TimeoutError) as error:
             raise _refusal(error, path) from error
         return answer
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """Yield the lines of an answer, however long they are: aiohttp's own have a bound."""
+    rest = b""
+    async for chunk in response.content.iter_any():
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            yield line
+    if rest:
+        yield rest
 
 
 def _refusal(error: Exception, path: str) -> ApiError:

@@ -118,7 +118,11 @@ class Cluster:
         live = self._cache.children(key).get(ref)
         if live is None:
             await self._require_free(key, ref, path)
-        elif live.get(REPLICAS_OURS) and "replicas" not in manifest["spec"]:
+        elif (
+            live.get(REPLICAS_OURS)
+            and "replicas" not in manifest["spec"]
+            and live["spec"]["replicas"]
+        ):
             await self._leave_replicas(path, live)
         self._cache.note_child(ref.kind, await self._client.apply(path, manifest))
 
@@ -127,7 +131,8 @@ class Cluster:
 
         A field that its only manager no longer applies goes back to its default, which is one pod. So another
         manager, which never applies again, holds the number until the autoscaler changes it (Kubernetes,
-        "Server-Side Apply", transferring ownership).
+        "Server-Side Apply", transferring ownership). No pods at all are not handed over: an autoscaler
+        leaves what has none alone.
         """
         body = {
             "apiVersion": "apps/v1",
@@ -167,12 +172,12 @@ class Cluster:
         path = RESOURCES[names.KIND].path(*key) + "/status"
         self._cache.note_engine(key, await self._client.apply(path, body))
 
-    async def set_finalizer(self, engine: Engine, *, held: bool) -> None:
+    async def set_finalizer(self, engine: ObjectMeta, *, held: bool) -> None:
         """Hold an engine back from being deleted, or let it go. Finalizers of others are theirs."""
-        key = Key(engine.metadata.namespace, engine.metadata.name)
+        key = Key(engine.namespace, engine.name)
         body = _bare(names.KIND, key, key.name)
         # With its uid, so that an engine that is gone is not made anew.
-        body["metadata"] |= {"uid": engine.metadata.uid}
+        body["metadata"] |= {"uid": engine.uid}
         if held:
             body["metadata"]["finalizers"] = [names.FINALIZER]
         answer = await self._client.apply(RESOURCES[names.KIND].path(*key), body)

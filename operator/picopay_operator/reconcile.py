@@ -106,7 +106,7 @@ class Reconciler:
         changed = await self._carry_out(key, engine, wanted)
         await self._report(engine, wanted)
         if wanted.finalizer is False:
-            await self._cluster.set_finalizer(engine, held=False)
+            await self._cluster.set_finalizer(engine.metadata, held=False)
             return None
         metrics.note_conditions(key, wanted.status.conditions)
         return self._look_again_s(key, wanted, changed=changed)
@@ -144,7 +144,7 @@ class Reconciler:
 
     async def _hold(self, engine: Engine) -> None:
         if names.FINALIZER not in engine.metadata.finalizers:
-            await self._cluster.set_finalizer(engine, held=True)
+            await self._cluster.set_finalizer(engine.metadata, held=True)
 
     async def _carry_out(self, key: Key, engine: Engine, wanted: Plan) -> bool:
         """Apply a plan; return whether Secrets were made up, of which the plan knew nothing yet."""
@@ -186,6 +186,10 @@ class Reconciler:
     async def _report_invalid(self, body: object, why: str) -> float | None:
         """Show that a spec is not understood; nothing helps but another one."""
         known = msgspec.convert(body, _Decoded)
+        if known.metadata.deletion_timestamp:
+            # Its policy is not understood either. What it owns goes with it, what it does not own stays.
+            await self._cluster.set_finalizer(known.metadata, held=False)
+            return None
         message = f"the spec is not understood: {why}"
         findings = [
             Finding(Type.READY, FALSE, Reason.INVALID_SPEC, message),
@@ -215,6 +219,7 @@ class Reconciler:
         now = self._now().isoformat(timespec="seconds")
         before = known.status.conditions
         after = conditions.merge(findings, before, metadata.generation, now)
+        metrics.note_conditions(Key(metadata.namespace, metadata.name), after)
         status = structs.replace(
             known.status, conditions=after, observed_generation=metadata.generation
         )

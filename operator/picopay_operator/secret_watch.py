@@ -47,7 +47,9 @@ class SecretWatch:
             except ApiError as error:
                 # Without the right to it yet, or the API server is away: engines are looked at all the same.
                 _log.debug(Event.SECRET_WATCH_FAILED, namespace=namespace, error=error)
-                await asyncio.sleep(_PAUSE_S * random.uniform(0.75, 1.25))  # noqa: S311  # not for secrets
+            except Exception as error:  # noqa: BLE001  # whatever it is, the watch must go on
+                _log.warning(Event.SECRET_WATCH_FAILED, namespace=namespace, error=error)
+            await asyncio.sleep(_PAUSE_S * random.uniform(0.75, 1.25))  # noqa: S311  # not for secrets
 
     async def _follow(self, namespace: str, seen: dict[str, str]) -> None:
         path = RESOURCES["Secret"].path(namespace)

@@ -140,6 +140,9 @@ class World:
         self.applied.append(ref)
         before = self.children.get(ref, {})
         live = copy.deepcopy(manifest)
+        others = before.get("metadata", {}).get("ownerReferences")
+        if others and "ownerReferences" not in live["metadata"]:
+            live["metadata"]["ownerReferences"] = others  # another manager's
         live["metadata"].setdefault("creationTimestamp", self.now.isoformat())
         live["metadata"]["generation"] = before.get("metadata", {}).get("generation", 0) + 1
         if ref.kind == "Deployment":

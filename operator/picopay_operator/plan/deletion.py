@@ -48,12 +48,16 @@ def plan(observed: Observed) -> Plan:
         for one in (*made.generated, *key.generated)
         if (seen := observed.secrets.get(one.name)) is not None and seen.owned is not one.owned
     ]
+    claim = observed.child("PersistentVolumeClaim", postgres.claim_name(engine))
     gives_up = engine.spec.deletion_policy is DeletionPolicy.DELETE
     is_late = gives_up and _since(observed) > _DEADLINE
     if (amended or generated) and not is_late:
         return Plan(
             status=status, apply=amended, generated=generated, finalizer=True, look_again_s=1
         )
+    if not gives_up and claim is not None and claim["metadata"].get("ownerReferences"):
+        # The StatefulSet's controller has still to let go of the volume: it would go with the StatefulSet.
+        return Plan(status=status, finalizer=True, look_again_s=1)
     kept = (
         "goes with it"
         if gives_up

@@ -3,10 +3,12 @@
 Kinds that a cluster may lack are left out there, and a finding says so; they appear when the kind does.
 """
 
+from msgspec import structs
+
 from picopay_operator import names
 from picopay_operator.conditions import FALSE, TRUE, Finding, Reason, Type
 from picopay_operator.manifests import monitoring, network
-from picopay_operator.manifests.context import Context
+from picopay_operator.manifests.context import Access, Context
 from picopay_operator.plan.outcome import Observed, Step
 from picopay_operator.resources import RESOURCES
 from picopay_operator.spec.engine import Engine
@@ -14,7 +16,7 @@ from picopay_operator.spec.engine import Engine
 
 def step(observed: Observed, context: Context) -> Step:
     """Return what leads to the engine and what watches it."""
-    leading = [network.ingress(context), network.http_route(context), *network.policies(context)]
+    leading = [network.ingress(context), network.http_route(context)]
     watching = [
         monitoring.service_monitor(context),
         monitoring.prometheus_rule(context),
@@ -23,6 +25,21 @@ def step(observed: Observed, context: Context) -> Step:
     wanted = [one for one in (*leading, *watching) if one and _is_there(observed, one["kind"])]
     monitors = [one["kind"] for one in watching if one]
     return Step(wanted=wanted, findings=[_exposed(observed), _monitored(observed, monitors)])
+
+
+def policies(engine: Engine, version: str, access: Access | None, serving: Access | None) -> Step:
+    """Return the network policies: they let pods and Jobs go to the database of now and of next.
+
+    They come before anything runs: in a namespace that refuses what no policy allows, a migration would not
+    reach the database otherwise.
+    """
+    ways = [way for way in (access, serving) if way is not None]
+    if not ways:
+        return Step()
+    known = all(way.ports for way in ways)
+    ports = sorted({port for way in ways for port in way.ports}) if known else ()
+    both = structs.replace(ways[0], ports=tuple(ports))
+    return Step(wanted=network.policies(Context(engine, "", version, both, "")))
 
 
 def endpoint(engine: Engine) -> str:

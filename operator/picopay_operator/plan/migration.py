@@ -4,6 +4,7 @@ The Job plans, waits for an approval where the policy asks for one, and migrates
 Job is made once and never changed: whatever it depends on is in its name. One that runs is never deleted.
 """
 
+import re
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -25,6 +26,10 @@ _RETRY_UNREACHABLE = timedelta(seconds=30)
 """How long a Job that could not reach the database is left before another one is made."""
 
 _RELEASES_MAX = 10
+_REPORT_S = 10.0
+"""How long after the end of a Job its pod, and with it the report, may still be on its way to us."""
+
+_LABEL = re.compile(r"[^A-Za-z0-9._-]")
 
 
 class Cleared(NamedTuple):
@@ -45,14 +50,21 @@ class Schema(NamedTuple):
 
 def image_of(spec: EngineSpec, release: Release) -> tuple[str, str]:
     """Return the image that an engine asks for, complete, and its version as far as that is said."""
-    repository, _, tag = release.image.partition(":")
-    repository = spec.image.repository or repository
-    version = spec.image.tag or spec.version or (tag if tag and not spec.image.repository else "")
+    repository, tag = _parted(release.image)
+    version = spec.image.tag or spec.version or ("" if spec.image.repository else tag)
     version = version or release.version
-    image = f"{repository}:{version}"
+    image = f"{spec.image.repository or repository}:{version}"
     if spec.image.digest:
         image += f"@{spec.image.digest}"
-    return image, spec.version or version
+    return image, _LABEL.sub("-", spec.version or version)[:63].strip("-._")
+
+
+def _parted(image: str) -> tuple[str, str]:
+    """Part an image into its repository, which may have a port, and its tag."""
+    image = image.partition("@")[0]
+    folder, slash, name = image.rpartition("/")
+    name, _, tag = name.partition(":")
+    return f"{folder}{slash}{name}", tag
 
 
 def step(observed: Observed, access: Access | None) -> tuple[Cleared | None, Schema, Step]:
@@ -72,15 +84,21 @@ def step(observed: Observed, access: Access | None) -> tuple[Cleared | None, Sch
         return None, known, _begin(observed, context, digest)
     ending = jobs.ending(jobs.pods_of(observed, name))
     report = contract.read_report(MigrationReport, ending.message)
-    known = _known(known, name, job, report)
+    known = _known(known, name, job, report, ending)
     match jobs.state(job):
         case JobState.RUNNING:
             return None, known, _running(observed, name, ending) | _kept(observed)
         case JobState.COMPLETE:
-            cleared = Cleared(image, (report and report.release) or version, name)
+            if (overtaken := _overtaken(observed, name, job)) is not None:
+                return None, known, overtaken
+            found = (report and report.release) or _version_of(known, image)
+            if found is None and _since_end_s(observed, job) < _REPORT_S:
+                return None, known, _awaited(observed, name)
+            cleared = Cleared(image, found or version, name)
             return cleared, _served(known, cleared, report), _done(observed, name, known)
         case JobState.FAILED:
-            pass
+            if known.revisions.exit_code is None and _since_end_s(observed, job) < _REPORT_S:
+                return None, known, _awaited(observed, name)
     return None, known, _failed(observed, name, job, report, ending, known)
 
 
@@ -101,6 +119,48 @@ def _migrations(observed: Observed) -> list[Live]:
 
 def _kept(observed: Observed) -> Step:
     return Step(kept=[Ref("Job", job["metadata"]["name"]) for job in _migrations(observed)])
+
+
+def _version_of(known: Schema, image: str) -> str | None:
+    """Return the version of an image that has been cleared before."""
+    return next((one.version for one in known.releases if one.image == image), None)
+
+
+def _since_end_s(observed: Observed, job: Live) -> float:
+    ended_at = jobs.ended_at(job) or observed.now
+    return (observed.now - ended_at).total_seconds()
+
+
+def _awaited(observed: Observed, name: str) -> Step:
+    message = f"the report of the Job {name} is awaited"
+    return _kept(observed) | Step(
+        findings=_findings(Reason.MIGRATION_RUNNING, message), look_again_s=1.0
+    )
+
+
+def _overtaken(observed: Observed, name: str, job: Live) -> Step | None:
+    """Return what to do about a Job after which another one was made; None if there is none."""
+    made = str(job["metadata"].get("creationTimestamp", ""))
+    newer = [
+        one
+        for one in _migrations(observed)
+        if one["metadata"]["name"] != name
+        and str(one["metadata"].get("creationTimestamp", "")) > made
+    ]
+    if not newer:
+        return None
+    other = newer[-1]["metadata"]["name"]
+    if any(jobs.state(one) is JobState.RUNNING for one in newer):
+        message = f"another migration is running: {other}"
+        return _kept(observed) | Step(findings=_findings(Reason.MIGRATION_RUNNING, message))
+    # What it found may not be so any more: another one of its name finds out.
+    kept = [ref for ref in _kept(observed).kept if ref.name != name]
+    message = f"the schema is looked at again, after {other}"
+    return Step(
+        kept=kept,
+        deleted=[Ref("Job", name)],
+        findings=_findings(Reason.MIGRATION_PENDING, message),
+    )
 
 
 def _begin(observed: Observed, context: Context, digest: str) -> Step:
@@ -164,14 +224,16 @@ def _failed(
     ending: jobs.Ending,
     known: Schema,
 ) -> Step:
-    code = report.exit_code if report else ending.exit_code
-    if code == ExitCode.UNAVAILABLE:
+    code = known.revisions.exit_code
+    if code is None or code == ExitCode.UNAVAILABLE:
+        # Nobody has got to the database, or nobody knows whether: neither is an answer.
         return _try_again(observed, name, job, ending)
     kept = _kept(observed)
-    if code == ExitCode.HELD and report:
+    plan_hash = known.revisions.plan_hash
+    if code == ExitCode.HELD and plan_hash:
         message = (
-            f"the plan {report.plan_hash} waits: approve it with the annotation"
-            f" {names.APPROVE_PLAN}={report.plan_hash}, or with `kubectl picopay approve {observed.name}`"
+            f"the plan {plan_hash} waits: approve it with the annotation"
+            f" {names.APPROVE_PLAN}={plan_hash}, or with `kubectl picopay approve {observed.name}`"
         )
         return kept | Step(findings=_findings(Reason.APPROVAL_PENDING, message))
     if report and report.code == contract.SCHEMA_AHEAD:
@@ -223,14 +285,18 @@ def _refused(known: Schema, report: MigrationReport) -> Finding:
     return Finding(Type.SCHEMA_COMPATIBLE, FALSE, Reason.ROLLBACK_REFUSED, message, stalled=True)
 
 
-def _known(known: Schema, name: str, job: Live, report: MigrationReport | None) -> Schema:
+def _known(
+    known: Schema, name: str, job: Live, report: MigrationReport | None, ending: jobs.Ending
+) -> Schema:
     """Return what a Job has told, or what was known before where it has not told it (yet)."""
     attempts = jobs.failures(job)
     if report is None:
         if known.revisions.job == name:
             revisions = structs.replace(known.revisions, attempts=attempts)
         else:
-            revisions = Revisions(current=known.revisions.current, attempts=attempts)
+            revisions = Revisions(
+                current=known.revisions.current, attempts=attempts, exit_code=ending.exit_code
+            )
         return known._replace(revisions=revisions)
     waits = report.exit_code == ExitCode.HELD
     titles = [
@@ -245,6 +311,7 @@ def _known(known: Schema, name: str, job: Live, report: MigrationReport | None) 
         plan_hash=report.plan_hash if waits else None,
         attempts=attempts,
         job=name,
+        exit_code=report.exit_code,
     )
     return Schema(revisions, known.releases, report.connections_max or known.connections_max)
 

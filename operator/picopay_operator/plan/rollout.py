@@ -5,7 +5,7 @@ second Deployment is made, and when it is complete, checked and promoted, the Se
 first stays for a while, to go back to. Which one the Service leads to is written on the Service itself.
 """
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from picopay_operator import drift, names
@@ -35,14 +35,17 @@ def step(observed: Observed, context: Context) -> Step:
     wanted = api.deployment(context, revision)
     wanted["metadata"]["annotations"] = {names.ADMITTED: admitted.written(context)}
     active = active_deployment(observed) or target
-    made = Step(wanted=[worker.deployment(context), worker.service(context)])
+    # Until the Service leads to them, pods of another image do nothing beside those that serve.
+    before = serving(observed)
+    beside = before.context(observed.engine) if before and active != target else context
+    made = Step(wanted=[worker.deployment(beside), worker.service(beside)])
     if spec.pod_disruption_budget.enabled and not spec.suspended:
         made |= Step(wanted=[api.disruption_budget(context)])
     if not spec.suspended and (autoscaler := api.autoscaler(context)):
         made |= Step(wanted=[autoscaler])
     if active == target:
         service = _service(observed, context, revision, target)
-        progress = _progress(observed, context, wanted)
+        progress = _progress(observed, context, wanted, worker.deployment(context))
         made |= Step(wanted=[wanted, service], findings=[progress])
     else:
         made |= _take_over(observed, context, wanted, active, revision)
@@ -53,7 +56,7 @@ def active_deployment(observed: Observed) -> str | None:
     """Return the name of the Deployment to which the Service leads; None before there is one."""
     service = observed.child("Service", names.api(observed.name))
     written = (service or {}).get("metadata", {}).get("annotations", {}).get(names.ACTIVE)
-    if written and observed.child("Deployment", written):
+    if written:  # even when it is gone: what takes its place must be ready, checked and promoted
         return str(written)
     there = sorted(_api_deployments(observed), key=lambda one: -_pods(one).ready)
     return str(there[0]["metadata"]["name"]) if there else None
@@ -75,8 +78,7 @@ def pods(observed: Observed) -> Pods:
 
 def kept(observed: Observed) -> Step:
     """Leave everything as it is: what should be there instead is not known (yet)."""
-    kinds = ("Deployment", "Service", "PodDisruptionBudget", "HorizontalPodAutoscaler")
-    found = [ref for ref in observed.children if ref.kind in kinds]
+    found = [ref for ref in observed.children if ref.kind != "Job"]
     active = active_deployment(observed)
     return Step(kept=found, findings=[_available(observed, active)] if active else [])
 
@@ -131,7 +133,8 @@ def _service(observed: Observed, context: Context, revision: str | None, target:
     live = observed.child("Service", names.api(observed.name))
     annotations = (live or {}).get("metadata", {}).get("annotations", {})
     since = annotations.get(names.SWITCHED_AT) if annotations.get(names.ACTIVE) == target else None
-    since = since or observed.now.isoformat(timespec="seconds")
+    if _moment(since) is None:
+        since = observed.now.isoformat(timespec="seconds")
     service["metadata"]["annotations"] = {names.ACTIVE: target, names.SWITCHED_AT: since}
     return service
 
@@ -151,13 +154,21 @@ def _retire(observed: Observed, active: str, target: str) -> Step:
             retired |= Step(deleted=[Ref("Deployment", name)])
             continue
         since = annotations.get(names.SWITCHED_AT)
-        left = (datetime.fromisoformat(since) + delay - observed.now) if since else timedelta()
+        left = (_moment(since) or observed.now) + delay - observed.now
         if left > timedelta():
             kept = [Ref("Deployment", name)]
             retired |= Step(kept=kept, look_again_s=left.total_seconds())
         else:
             retired |= Step(deleted=[Ref("Deployment", name)])
     return retired
+
+
+def _moment(text: str | None) -> datetime | None:
+    """Return a time that we have written; None where somebody has changed it."""
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC) if text else None
+    except ValueError:
+        return None
 
 
 def _api_deployments(observed: Observed) -> list[Live]:
@@ -168,10 +179,9 @@ def _api_deployments(observed: Observed) -> list[Live]:
     ]
 
 
-def _progress(observed: Observed, context: Context, wanted: Manifest) -> Finding:
-    """Tell how far the API's and the worker's Deployments are."""
-    wanted_ones = (wanted, worker.deployment(context))
-    found = [one for each in wanted_ones if (one := _missing(observed, context, each))]
+def _progress(observed: Observed, context: Context, *wanted: Manifest) -> Finding:
+    """Tell how far Deployments are."""
+    found = [one for each in wanted if (one := _missing(observed, context, each))]
     if found:
         # What ails a pod says more than that there are not enough of them.
         return next((one for one in found if one.reason is not Reason.PROGRESSING), found[0])
@@ -222,8 +232,8 @@ def _available(observed: Observed, active: str) -> Finding:
         message = "the engine is suspended"
         return Finding(Type.AVAILABLE, FALSE, Reason.SUSPENDED, message)
     for condition in (live or {}).get("status", {}).get("conditions", ()):
-        if condition.get("type") == "Available" and condition.get("status") == "True":
-            ready = _pods(live).ready if live else 0
+        ready = _pods(live).ready if live else 0
+        if condition.get("type") == "Available" and condition.get("status") == "True" and ready:
             return Finding(
                 Type.AVAILABLE, TRUE, Reason.PODS_AVAILABLE, f"{ready} pods take requests"
             )

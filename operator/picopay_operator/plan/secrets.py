@@ -52,6 +52,11 @@ def is_owned(engine: Engine) -> bool:
     return engine.spec.deletion_policy is DeletionPolicy.DELETE
 
 
+def are_there(observed: Observed) -> bool:
+    """Tell whether all values that the engine refers to are there."""
+    return all(value_digest(observed, key) is not None for key in referred(observed.engine))
+
+
 def data_hash(observed: Observed, way: Access) -> str:
     """Return the digest of the values that the pods of the API and the worker use."""
     used = [way.url, *([way.ca] if way.ca else []), *_of_variables(observed.engine)]

@@ -10,6 +10,9 @@ from picopay_operator.plan.jobs import JobState
 from picopay_operator.plan.outcome import Observed, Step
 from picopay_operator.resources import Ref
 
+_RETRY_S = 30.0
+"""How long a Job that could not reach the database is left before another one is made."""
+
 
 def admin_key(observed: Observed, context: Context) -> Step:
     """Make the administrator's key valid, once its Secret is there and whenever it has changed."""
@@ -32,7 +35,11 @@ def admin_key(observed: Observed, context: Context) -> Step:
         case JobState.COMPLETE:
             return kept
         case JobState.FAILED:
-            said = jobs.tail(jobs.ending(jobs.pods_of(observed, job)).message)
+            ending = jobs.ending(jobs.pods_of(observed, job))
+            said = jobs.tail(ending.message)
+            if (again := _again(observed, live, ending.exit_code)) is not None:
+                message = f"the administrator's key could not be made valid yet: {said}"
+                return again | _key_finding(Reason.KEY_PENDING, message)
             message = (
                 f"the administrator's key could not be made valid: {said};"
                 f" delete the Job {job} to try again"
@@ -68,8 +75,13 @@ def check(observed: Observed, context: Context, occasion: str) -> tuple[bool, St
             return False, kept | Step(findings=[running])
         case JobState.FAILED:
             pass
+    exit_code = report.exit_code if report else ending.exit_code
+    if (tried := _again(observed, live, exit_code)) is not None:
+        message = f"the money could not be checked yet: {jobs.tail(ending.message)}"
+        running = Finding(Type.LEDGER_SOUND, FALSE, Reason.CHECK_RUNNING, message)
+        return False, tried | Step(findings=[running])
     again = f"delete the Job {name} to check again"
-    if (report.exit_code if report else ending.exit_code) == ExitCode.FAILED:
+    if exit_code == ExitCode.FAILED:
         found = (
             [f"{one.ledger} {one.subject}: {one.detail}" for one in report.findings]
             if report
@@ -90,6 +102,17 @@ def not_needed() -> Finding:
     """Say that there was no occasion for a check."""
     message = "nothing has asked for a check since the ledger was last in use"
     return Finding(Type.LEDGER_SOUND, TRUE, Reason.SOUND, message)
+
+
+def _again(observed: Observed, job: jobs.Live, exit_code: int | None) -> Step | None:
+    """Have a Job made again after a while that has failed for what may pass; None for any other failure."""
+    if exit_code not in {None, ExitCode.UNAVAILABLE, ExitCode.BUSY, ExitCode.INTERRUPTED}:
+        return None
+    ref = Ref("Job", job["metadata"]["name"])
+    left_s = _RETRY_S - (observed.now - (jobs.ended_at(job) or observed.now)).total_seconds()
+    if left_s > 0:
+        return Step(kept=[ref], look_again_s=left_s)
+    return Step(deleted=[ref])
 
 
 def _key_finding(reason: Reason, message: str, *, stalled: bool = False) -> Step:

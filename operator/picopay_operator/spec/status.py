@@ -69,6 +69,7 @@ class Revisions(Kind, frozen=True):
     ) = None
     attempts: Annotated[int, Meta(ge=0, description="Attempts of the migration so far.")] = 0
     job: Annotated[str, Meta(description="The Job from which all this is known.")] | None = None
+    exit_code: Annotated[int, Meta(description="How it has ended.")] | None = None
 
 
 class ServedRelease(Kind, frozen=True):
