@@ -40,13 +40,10 @@
 - apiGroups: [postgresql.cnpg.io]
   resources: [clusters]
   verbs: [get, list, watch, create, patch, delete]
-# Why pods do not start, and the last lines of a migration that failed.
+# Why pods do not start, and what a Job has left in its termination message.
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
-- apiGroups: [""]
-  resources: [pods/log]
-  verbs: [get]
 # Volumes grow, and are kept or removed, as the engine says. The StatefulSet makes them.
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
