@@ -209,10 +209,15 @@ STATEMENTS: tuple[ModuleType, ...] = (
 )
 
 ACROSS = {
+    "audit.ALL_ACCOUNTS_OUT_OF_BOUNDS": "the quick check of all ledgers",
+    "audit.ALL_FINDINGS": "the quick check of all ledgers",
+    "audit.ALL_SUMS": "the quick check of all ledgers",
     "audit.ALL_UNKNOWN_LEDGERS": "looks for ledgers",
     "audit.COUNT_FINDINGS": "a metric of all ledgers",
     "audit.LEDGERS": "the auditor's round of all ledgers",
+    "audit.NEWEST_COMMITS": "the quick check of all ledgers",
     "events.POSITIONS": "which clusters there were: no ledger's own",
+    "keys.ANY_BY_HASH": "tells which ledger a secret is for, valid or not",
     "keys.BY_HASH": "tells which ledger a secret is for",
     "ledgers.BY_NAME": "for administrators",
     "ledgers.PAGE": "for administrators",
