@@ -20,7 +20,12 @@ from picopay_operator.manifests.context import Manifest
 _MERGE_KEYS = ("name", "mountPath", "containerPort", "topologyKey", "port", "uid")
 """By which of these the elements of a list are told apart: the first that all have, each another one."""
 
-_ATOMIC = frozenset({"rules", "ingress", "egress", "tls", "args", "command", "groups", "metrics"})
+_ATOMIC = frozenset(
+    {
+        *("rules", "ingress", "egress", "tls", "args", "command", "groups", "metrics"),
+        *("parentRefs", "hostnames"),
+    }
+)
 """Lists that Kubernetes replaces as a whole, whatever their elements have."""
 
 _QUANTITIES = frozenset({"requests", "limits", "sizeLimit"})
@@ -53,7 +58,8 @@ def differences(wanted: Manifest, live: Mapping[str, Any]) -> list[str]:
     return list(_differences(wanted, live, ""))
 
 
-def _differences(wanted: Any, live: Any, path: str) -> Iterator[str]:
+def _differences(wanted: Any, live: Any, path: str, *, whole: bool = False) -> Iterator[str]:
+    """Yield the differences; `whole` is inside a list that Kubernetes replaces as a whole."""
     key = path.rpartition(".")[2]
     if isinstance(wanted, Mapping):
         if not isinstance(live, Mapping):
@@ -66,27 +72,27 @@ def _differences(wanted: Any, live: Any, path: str) -> Iterator[str]:
                 if _number(value) != _number(live.get(name)):
                     yield place
             else:
-                yield from _differences(value, live.get(name), place)
+                yield from _differences(value, live.get(name), place, whole=whole)
     elif isinstance(wanted, Sequence) and not isinstance(wanted, str):
-        yield from _in_list(wanted, live, path, key)
+        yield from _in_list(wanted, live, path, whole=whole or key in _ATOMIC)
     elif wanted != live and not (
         live is None and not wanted
     ):  # the server leaves out what is empty
         yield path
 
 
-def _in_list(wanted: Sequence[Any], live: Any, path: str, key: str) -> Iterator[str]:
+def _in_list(wanted: Sequence[Any], live: Any, path: str, *, whole: bool) -> Iterator[str]:
     if not isinstance(live, Sequence):
         if wanted or live is not None:
             yield path
         return
-    merge_key = None if key in _ATOMIC else _merge_key(wanted)
+    merge_key = None if whole else _merge_key(wanted)
     if merge_key is None:
         if len(wanted) != len(live):
             yield path
             return
         for number, (one, other) in enumerate(zip(wanted, live, strict=True)):
-            yield from _differences(one, other, f"{path}[{number}]")
+            yield from _differences(one, other, f"{path}[{number}]", whole=whole)
         return
     there = {element.get(merge_key): element for element in live if isinstance(element, Mapping)}
     for element in wanted:

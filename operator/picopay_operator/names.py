@@ -44,7 +44,10 @@ PART_OF_LABEL = "app.kubernetes.io/part-of"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 ENGINE_LABEL = f"{GROUP}/engine"
 REVISION_LABEL = f"{GROUP}/revision"
-"""Which of two Deployments of a blue-green rollout a pod belongs to."""
+"""Which of two Deployments a pod of the API belongs to: the Service goes by it."""
+
+IN_PLACE = "in-place"
+"""The revision of pods that are replaced within one Deployment."""
 
 MANAGED = f"{MANAGED_BY_LABEL}={FIELD_MANAGER}"
 """The selector of everything that the operator has made."""

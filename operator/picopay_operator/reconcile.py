@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from time import monotonic
+from typing import NamedTuple
 
 import msgspec
 from msgspec import structs
@@ -40,6 +41,13 @@ class _Decoded(msgspec.Struct):
 
     metadata: ObjectMeta
     status: EngineStatus = EngineStatus()
+
+
+class _Deeds(NamedTuple):
+    """Whether Secrets were made up, of which the plan knew nothing yet, and what was refused first."""
+
+    changed: bool
+    refusal: OperatorError | None
 
 
 class Reconciler:
@@ -93,7 +101,8 @@ class Reconciler:
             _log.warning(
                 Event.RECONCILE_FAILED, engine=key.name, namespace=key.namespace, error=error
             )
-            await self._report_failure(body, error)
+            # As it is by now: the plan's own status may have been written before.
+            await self._report_failure(self._cache.engines.get(key, body), error)
             raise
         finally:
             metrics.reconciled(result, monotonic() - began_s)
@@ -103,13 +112,15 @@ class Reconciler:
         wanted = plan(observed)
         if wanted.finalizer and not observed.engine.metadata.deletion_timestamp:
             await self._hold(engine)
-        changed = await self._carry_out(key, engine, wanted)
+        deeds = await self._carry_out(key, engine, wanted)
         await self._report(engine, wanted)
+        if deeds.refusal is not None:
+            raise deeds.refusal
         if wanted.finalizer is False:
             await self._cluster.set_finalizer(engine.metadata, held=False)
             return None
         metrics.note_conditions(key, wanted.status.conditions)
-        return self._look_again_s(key, wanted, changed=changed)
+        return self._look_again_s(key, wanted, changed=deeds.changed)
 
     def _look_again_s(self, key: Key, wanted: Plan, *, changed: bool) -> float:
         """Return when to look again: soon after a change, as what was done may allow for more.
@@ -146,17 +157,28 @@ class Reconciler:
         if names.FINALIZER not in engine.metadata.finalizers:
             await self._cluster.set_finalizer(engine.metadata, held=True)
 
-    async def _carry_out(self, key: Key, engine: Engine, wanted: Plan) -> bool:
-        """Apply a plan; return whether Secrets were made up, of which the plan knew nothing yet."""
-        changed = False
+    async def _carry_out(self, key: Key, engine: Engine, wanted: Plan) -> _Deeds:
+        """Carry a plan out. What is refused keeps nothing else from being done."""
+        changed, refusal = False, None
         for generated in wanted.generated:
-            if await self._cluster.make_up(engine, generated, self._release.version):
+            try:
+                made = await self._cluster.make_up(engine, generated, self._release.version)
+            except OperatorError as error:
+                refusal = refusal or error
+                continue
+            if made:
                 _log.info(
                     Event.SECRET_MADE, engine=key.name, namespace=key.namespace, name=generated.name
                 )
                 changed = True
         for manifest in wanted.apply:
-            await self._cluster.apply(key, manifest)
+            try:
+                await self._cluster.apply(key, manifest)
+            except SeenLate:
+                raise
+            except OperatorError as error:
+                refusal = refusal or error
+                continue
             _log.info(
                 Event.APPLIED,
                 engine=key.name,
@@ -174,7 +196,7 @@ class Reconciler:
                 kind=ref.kind,
                 name=ref.name,
             )
-        return changed
+        return _Deeds(changed, refusal)
 
     async def _report(self, engine: Engine, wanted: Plan) -> None:
         now = self._now().isoformat(timespec="seconds")

@@ -245,3 +245,84 @@ def test_images_may_come_from_anywhere(
 ) -> None:
     world = World({"database": {"secretRef": {"name": "db"}}} | spec)
     assert image_of(world.engine().spec, Release("1.4.0", ours, "postgres")) == (image, version)
+
+
+def test_a_pod_that_is_missing_for_a_while_is_no_rollout() -> None:
+    world = World(SPEC)
+    world.run()
+    live = world.deployment()
+    live["status"]["conditions"].append(
+        {"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}
+    )
+    live["status"] |= {"readyReplicas": 1, "availableReplicas": 1}
+    made = world.settle()
+    assert world.reason(Type.READY) == ("True", "Applied")
+    assert made.notices == []
+
+
+def test_a_password_that_is_lost_is_not_replaced_while_its_volume_is_there() -> None:
+    world = World({"database": {"postgres": {}}})
+    world.secrets = {}
+    claim = Ref("PersistentVolumeClaim", "data-payments-postgres-0")
+    world.children[claim] = {"metadata": {"name": claim.name}, "spec": {}}
+    world.settle()
+    assert world.reason(Type.STALLED) == ("True", "SecretLost")
+    assert world.secrets.get("payments-postgres") is None
+
+
+def test_what_serves_is_told_only_when_it_does() -> None:
+    world = upgrading()
+    world.end_job(world.jobs()[-1], report(release="1.5.0"))
+    world.settle()
+    world.end_job(world.jobs("check")[0])
+    world.settle()
+    assert world.image().endswith("1.5.0")
+    assert world.engine().status.version == "1.4.0"
+    world.run(release="1.5.0")
+    assert world.engine().status.version == "1.5.0"
+
+
+def test_the_money_is_checked_again_at_a_promotion() -> None:
+    world = World(
+        SPEC | {"rollout": {"strategy": "BlueGreen", "blueGreen": {"autoPromote": False}}}
+    )
+    world.run()
+    world.change(version="1.5.0")
+    world.run(release="1.5.0")
+    before = set(world.jobs("check"))
+    message = world.condition(Type.READY).message
+    world.annotations[names.PROMOTE] = message.rpartition("=")[2]
+    world.settle()
+    assert set(world.jobs("check")) - before
+    world.run(release="1.5.0")
+    assert world.reason(Type.READY)[0] == "True"
+
+
+def test_a_key_is_rotated_again_only_when_the_one_of_now_is_valid() -> None:
+    world = World(SPEC)
+    world.run()
+    world.annotations[names.ROTATE_KEY] = "one"
+    world.settle()
+    key = world.secrets["payments-admin-key"]
+    world.annotations[names.ROTATE_KEY] = "two"
+    world.settle()
+    assert world.secrets["payments-admin-key"] == key
+    world.run()
+    assert world.secrets["payments-admin-key"] != key
+
+
+def test_pods_that_were_not_promoted_get_no_requests_whatever_came_before() -> None:
+    world = World(SPEC)
+    world.run()
+    world.change(rollout={"strategy": "BlueGreen", "blueGreen": {"autoPromote": False}})
+    world.run()
+    service = world.children[Ref("Service", "payments-api")]
+    for ref, live in world.children.items():
+        if ref.kind == "Deployment" and ref.name.startswith("payments-api-"):
+            labels = live["spec"]["template"]["metadata"]["labels"]
+            assert not service["spec"]["selector"].items() <= labels.items()
+
+
+def test_an_entry_that_somebody_has_added_to_a_rule_is_seen() -> None:
+    wanted = {"egress": [{"ports": [{"port": 53}]}]}
+    assert differences(wanted, {"egress": [{"ports": [{"port": 53}, {"port": 25}]}]})

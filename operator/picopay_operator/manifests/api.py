@@ -72,18 +72,18 @@ def template(context: Context, revision: str | None = None) -> Manifest:
     made["startupProbe"] = _probe(contract.LIVE_PATH, spec.probes.startup, 2, 2, 30)
     made["readinessProbe"] = _probe(contract.READY_PATH, spec.probes.readiness, 2, 2, 2)
     made["livenessProbe"] = _probe(contract.LIVE_PATH, spec.probes.liveness, 10, 5, 6)
-    return pods.served(context, Component.API, made, revision)
+    return pods.served(context, Component.API, made, revision or names.IN_PLACE)
 
 
 def service(context: Context, revision: str | None = None) -> Manifest:
-    """Return the Service; with `revision` it sends requests to the pods of that one alone."""
+    """Return the Service: it sends requests to the pods of one Deployment alone, that of `revision`."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": _metadata(context, names.api(context.name)),
         "spec": {
             "type": "ClusterIP",
-            "selector": _selector(context, revision),
+            "selector": _selector(context, revision or names.IN_PLACE),
             "ports": [
                 {
                     "name": _PORT,

@@ -189,6 +189,9 @@ def _status(observed: Observed, made: Step, schema: Schema) -> EngineStatus:
     engine, before = observed.engine, observed.engine.status
     findings = worst(made.findings)
     serving, pods = rollout.serving(observed), rollout.pods(observed)
+    complete = findings.get(Type.ROLLOUT_COMPLETE)
+    # What the Deployment is made from, serves once its pods do.
+    serves = serving if before.image is None or (complete and complete.status is TRUE) else None
     selector = names.selector(observed.name, Component.API)
     in_cluster = engine.spec.database.postgres is not None
     now = observed.now.isoformat(timespec="seconds")
@@ -202,8 +205,8 @@ def _status(observed: Observed, made: Step, schema: Schema) -> EngineStatus:
         replicas=pods.replicas,
         ready_replicas=pods.ready,
         selector=",".join(f"{key}={value}" for key, value in selector.items()),
-        version=serving.version if serving else before.version,
-        image=serving.image if serving else before.image,
+        version=serves.version if serves else before.version,
+        image=serves.image if serves else before.image,
         schema=schema.revisions,
         releases=schema.releases,
         connections_max=schema.connections_max,

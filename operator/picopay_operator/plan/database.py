@@ -52,11 +52,12 @@ def _in_the_cluster(observed: Observed, wanted: Postgres) -> tuple[bool, Step]:
     if seen is not None and not seen.ours:
         message = f"the Secret {name} is there and was not made by the operator: it is left alone"
         return False, Step(findings=[_stalled(Reason.ADOPTION_REFUSED, message)], kept=as_it_is)
-    if seen is None and server is not None:
+    volume = observed.child("PersistentVolumeClaim", postgres.claim_name(engine))
+    if seen is None and (server or volume):
         # A new password would not be the one that its volume knows.
         message = (
             f"the Secret {name} with the password of the database is gone, and its volume is not:"
-            " bring the Secret back from a backup, or delete the StatefulSet and its volume to begin anew"
+            " bring the Secret back from a backup, or delete StatefulSet and volume to begin anew"
         )
         return False, Step(findings=[_stalled(Reason.SECRET_LOST, message)], kept=as_it_is)
     repository = observed.release.postgres_image

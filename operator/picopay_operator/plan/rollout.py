@@ -108,11 +108,13 @@ def _take_over(
         return beside | still | Step(findings=[progress])
     checked = Step()
     if revision:
-        sound, checked = upkeep.check(observed, context, f"switch to {target}")
+        promoted = observed.engine.metadata.annotations.get(names.PROMOTE) == revision
+        # A promotion may come days after the revision was ready: the money is checked again then.
+        occasion = f"switch to {target}{', promoted' if promoted else ''}"
+        sound, checked = upkeep.check(observed, context, occasion)
         if not sound:
             waits = _waits(f"{target} is ready and waits for the check of the money")
             return beside | still | checked | Step(findings=[waits])
-        promoted = observed.engine.metadata.annotations.get(names.PROMOTE) == revision
         if not (promoted or observed.engine.spec.rollout.blue_green.auto_promote):
             message = (
                 f"{target} is ready: promote it with the annotation {names.PROMOTE}={revision}"
@@ -208,7 +210,7 @@ def _unfinished(observed: Observed, live: Live, component: Component) -> Finding
     replicas = live["spec"].get("replicas", 1)
     updated, all_pods = status.get("updatedReplicas", 0), status.get("replicas", 0)
     seen = status.get("observedGeneration", 0) >= live["metadata"].get("generation", 1)
-    if seen and updated == all_pods == replicas == status.get("availableReplicas", 0):
+    if seen and updated == all_pods and _is_complete(status, replicas):
         return None
     trouble = jobs.trouble(jobs.of_component(observed, component))
     for condition in status.get("conditions", ()):
@@ -224,6 +226,14 @@ def _unfinished(observed: Observed, live: Live, component: Component) -> Finding
     return _waits(
         f"{updated} of {replicas} pods of {name} are new, {status.get('availableReplicas', 0)} available"
     )
+
+
+def _is_complete(status: Live, replicas: int) -> bool:
+    """Tell whether all pods were once there and ready: that some are missing since is another matter."""
+    for condition in status.get("conditions", ()):
+        if condition.get("type") == "Progressing":
+            return bool(condition.get("reason") == "NewReplicaSetAvailable")
+    return bool(status.get("updatedReplicas", 0) == replicas == status.get("availableReplicas", 0))
 
 
 def _available(observed: Observed, active: str) -> Finding:

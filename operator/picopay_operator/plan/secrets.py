@@ -6,10 +6,12 @@ they use changes; what else is in the same Secret, and its labels, do not.
 
 from collections.abc import Iterator
 
-from picopay_operator import drift, names
+from picopay_operator import contract, drift, names
 from picopay_operator.conditions import FALSE, TRUE, Finding, Reason, Type
 from picopay_operator.manifests.access import access
 from picopay_operator.manifests.context import Access, SecretKey
+from picopay_operator.plan import jobs
+from picopay_operator.plan.jobs import JobState
 from picopay_operator.plan.outcome import Generated, Observed, Step
 from picopay_operator.spec.engine import DeletionPolicy, Engine
 
@@ -40,11 +42,27 @@ def step(observed: Observed) -> Step:
     if there is not None and not there.ours:
         return Step(findings=[_foreign(key_name)])
     rotation = engine.metadata.annotations.get(names.ROTATE_KEY)
+    job = key_job(observed)
+    live = observed.child("Job", job) if job else None
+    if live is None or jobs.state(live) is not JobState.COMPLETE:
+        # The key of now is not valid yet. Another one in its place would leave the one before it unretired.
+        rotation = None
     generated = Generated("admin-key", key_name, is_owned(engine), rotation)
     return Step(
         findings=[_finding(observed, keys)],
         generated=[generated],
     )
+
+
+def key_job(observed: Observed) -> str | None:
+    """Return the name of the Job that makes the administrator's key of now valid."""
+    name = admin_key_name(observed.engine)
+    key = value_digest(observed, SecretKey(name, contract.ADMIN_KEY))
+    if key is None:
+        return None
+    previous = value_digest(observed, SecretKey(name, contract.PREVIOUS_ADMIN_KEY))
+    address = value_digest(observed, access(observed.engine).url)
+    return names.admin_key_job(observed.name, drift.digest([key, previous, address], 8))
 
 
 def is_owned(engine: Engine) -> bool:

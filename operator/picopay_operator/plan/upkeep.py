@@ -17,18 +17,15 @@ _RETRY_S = 30.0
 def admin_key(observed: Observed, context: Context) -> Step:
     """Make the administrator's key valid, once its Secret is there and whenever it has changed."""
     name = secrets.admin_key_name(observed.engine)
-    key = secrets.value_digest(observed, SecretKey(name, contract.ADMIN_KEY))
-    if key is None:
+    job = secrets.key_job(observed)
+    if job is None:
         return _key_finding(Reason.KEY_PENDING, "the administrator's key is being made")
     previous = secrets.value_digest(observed, SecretKey(name, contract.PREVIOUS_ADMIN_KEY))
-    address = secrets.value_digest(observed, context.access.url)
-    digest = drift.digest([key, previous, address], 8)
     overlap_s = observed.engine.spec.auth.overlap_seconds if previous else None
-    job = names.admin_key_job(observed.name, digest)
     kept = Step(kept=[Ref("Job", job)])
     live = observed.child("Job", job)
     if live is None:
-        wanted = manifests.admin_key(context, digest, name, overlap_s)
+        wanted = manifests.admin_key(context, job.rpartition("-")[2], name, overlap_s)
         pending = "the administrator's key is being made valid"
         return Step(wanted=[wanted]) | _key_finding(Reason.KEY_PENDING, pending)
     match jobs.state(live):
