@@ -95,9 +95,17 @@ class Reason(_Documented):
     MIGRATION_PENDING = "MigrationPending", "A migration is about to begin."
     MIGRATION_RUNNING = "MigrationRunning", "A migration is running."
     MIGRATION_FAILED = "MigrationFailed", "A migration has failed; the version before serves."
+    CONTRACT_PENDING = (
+        "ContractPending",
+        "Steps that turn earlier releases away wait until the last pod of those is gone.",
+    )
     APPROVAL_PENDING = "ApprovalPending", "A plan waits for the annotation that approves of it."
     COMPATIBLE = "Compatible", "The database admits the version."
     ROLLBACK_REFUSED = "RollbackRefused", "The version is older than the database admits."
+    UPGRADE_REFUSED = (
+        "UpgradeRefused",
+        "The version and the one that serves cannot work with the same schema.",
+    )
     # The ledger
     SOUND = "LedgerSound", "The money adds up."
     CHECK_RUNNING = "CheckRunning", "The money is being checked."
@@ -248,6 +256,7 @@ _TOLD: dict[tuple[Type, Reason], tuple[str, bool]] = {
     (Type.SCHEMA_MIGRATED, Reason.MIGRATION_FAILED): ("MigrationFailed", True),
     (Type.SCHEMA_MIGRATED, Reason.APPROVAL_PENDING): ("ApprovalRequired", False),
     (Type.SCHEMA_COMPATIBLE, Reason.ROLLBACK_REFUSED): ("RollbackRefused", True),
+    (Type.SCHEMA_COMPATIBLE, Reason.UPGRADE_REFUSED): ("UpgradeRefused", True),
     (Type.LEDGER_SOUND, Reason.FINDINGS): ("LedgerFindings", True),
     (Type.SECRETS_READY, Reason.SECRET_NOT_FOUND): ("SecretNotFound", True),
     (Type.SECRETS_READY, Reason.SECRET_KEY_MISSING): ("SecretKeyMissing", True),

@@ -34,6 +34,9 @@ class ExitCode(IntEnum):
 SCHEMA_AHEAD = "schema_ahead"
 """The `code` of a migration whose release is older than the database admits: going back is refused."""
 
+SCHEMA_GAP = "schema_gap"
+"""The `code` of a migration whose release and those that still serve cannot work with the same schema."""
+
 
 class Variable(StrEnum):
     """The environment of the API's containers."""
@@ -83,9 +86,15 @@ class Hold(StrEnum):
     ALWAYS = "always"
 
 
-def migrate(hold: Hold | None, approved: str | None = None) -> list[str]:
-    """Return the arguments of a migration; `approved` is the hash of the plan that may run."""
+def migrate(hold: Hold | None, approved: str | None = None, admit: str | None = None) -> list[str]:
+    """Return the arguments of a migration.
+
+    `approved` is the hash of the plan that may run. With `admit`, the schema of a release that still serves,
+    what would turn that away is left to a later migration.
+    """
     arguments = ["migrate", "--report", REPORT_FILE]
+    if admit is not None:
+        arguments += ["--admit", admit]
     if hold is not None:
         arguments += ["--hold", hold.value]
         if approved:
@@ -112,7 +121,7 @@ def check() -> list[str]:
 
 
 class PlanStep(Struct, frozen=True):
-    """A revision that was pending when a migration began."""
+    """A revision that a migration takes, or leaves to a later one (`waiting`)."""
 
     revision: str = ""
     title: str = ""
@@ -132,6 +141,7 @@ class MigrationReport(Struct, frozen=True):
     min_compatible: str | None = None
     oldest_release: str | None = None
     steps: tuple[PlanStep, ...] = ()
+    waiting: tuple[PlanStep, ...] = ()
     plan_hash: str | None = None
     applied: tuple[str, ...] = ()
     connections_max: Annotated[int, Meta(ge=0)] | None = None

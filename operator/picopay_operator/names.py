@@ -58,6 +58,9 @@ APPLIED = f"{GROUP}/applied"
 DATA_HASH = f"{GROUP}/data-hash"
 """In a pod's template: the digest of the Secrets it uses, so that new data replaces the pods."""
 
+IMAGE = f"{GROUP}/image"
+"""In a pod's template: its image as it was wanted. A cluster may put that of a mirror in its place."""
+
 APPROVE_PLAN = f"{GROUP}/approve-plan"
 """On an engine: the hash of the plan of a migration that may run."""
 
@@ -71,7 +74,13 @@ ROTATE_KEY = f"{GROUP}/rotate-admin-key"
 """On an engine: any new value has the administrator's key replaced; the old one stays valid for a while."""
 
 ADMITTED = f"{GROUP}/admitted"
-"""On the API's Deployments: the image, database and data that a migration has admitted for them."""
+"""On what has pods that serve: what these were made from, and the template that was made of it."""
+
+CLEARED = f"{GROUP}/cleared"
+"""On the API's Deployments: the migration that has cleared their image for the database."""
+
+ACCEPT_FINDINGS = f"{GROUP}/accept-findings"
+"""On an engine: the Job of a check whose findings, or failure, shall not stop a rollout."""
 
 ACTIVE = f"{GROUP}/active"
 """On the API's Service: the Deployment to which it leads."""

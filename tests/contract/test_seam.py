@@ -51,6 +51,7 @@ def test_exit_codes() -> None:
 def test_what_plans_wait_for_and_what_an_old_release_says() -> None:
     assert {one.value for one in contract.Hold} == {one.value for one in plan.Hold}
     assert migrate.SchemaAhead.code == contract.SCHEMA_AHEAD
+    assert migrate.SchemaGap.code == contract.SCHEMA_GAP
 
 
 def test_variables_are_settings() -> None:

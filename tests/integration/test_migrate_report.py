@@ -92,6 +92,7 @@ def test_the_first_migration(
             {name: step[name] for name in ("revision", "title", "destructive")}
             for step in plan["steps"]
         ],
+        "waiting": [],
         "plan_hash": plan["plan_hash"],
         "applied": revisions,
         "connections_max": report["connections_max"],
@@ -171,6 +172,43 @@ def test_a_release_that_the_database_admits_no_more(
     assert report["code"] == "schema_ahead"
     assert (report["current"], report["oldest_release"], report["head"]) == (newest, newest, HEAD)
     assert (report["steps"], report["applied"]) == ([], [])
+
+
+@pytest.mark.usefixtures("given")
+def test_what_turns_away_releases_that_serve_waits_until_they_are_gone(
+    console: Console, file: Path, release: Release
+) -> None:
+    first, second = release.revisions()[-2:]
+    hold = ("--hold", "destructive")
+    with release.in_force():
+        expand = reported(console, file, ExitCode.OK, *hold, "--admit", HEAD)
+        assert (expand["applied"], expand["current"]) == ([first], first)
+        assert [step["revision"] for step in expand["waiting"]] == [second]
+        assert expand["oldest_release"] == HEAD
+        assert console.json("migrate", "--plan", "--admit", HEAD)["steps"] == []
+        again = reported(console, file, ExitCode.OK, *hold, "--admit", HEAD)
+        assert (again["applied"], again["waiting"]) == ([], expand["waiting"])
+    # The older release goes on, and migrates nothing back.
+    assert reported(console, file, ExitCode.OK)["current"] == first
+    with release.in_force():
+        # Once nobody needs what it takes away, it is asked for as ever.
+        held = reported(console, file, ExitCode.HELD, *hold)
+        assert [step["revision"] for step in held["steps"]] == [second]
+        done = reported(console, file, ExitCode.OK, *hold, "--approve", held["plan_hash"])
+        assert (done["applied"], done["waiting"]) == ([second], [])
+    assert reported(console, file, ExitCode.SCHEMA)["code"] == "schema_ahead"
+
+
+@pytest.mark.usefixtures("given")
+def test_releases_that_cannot_serve_side_by_side(
+    console: Console, file: Path, release: Release
+) -> None:
+    second = release.revisions()[-1]
+    with release.in_force(min_compatible=second):
+        gap = reported(console, file, ExitCode.SCHEMA, "--admit", HEAD)
+        assert (gap["code"], gap["applied"]) == ("schema_gap", [])
+        assert second in gap["detail"]
+        assert reported(console, file, ExitCode.OK)["current"] == second
 
 
 @pytest.mark.usefixtures("given")

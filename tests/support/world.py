@@ -51,6 +51,7 @@ def report(**changes: Any) -> str:
         "min_compatible": "0001",
         "oldest_release": "0001",
         "steps": [],
+        "waiting": [],
         "plan_hash": None,
         "applied": [],
         "connections_max": 97,
@@ -192,6 +193,33 @@ class World:
                 "readyReplicas": count,
                 "availableReplicas": count,
                 "conditions": [{"type": "Available", "status": "True"}],
+            }
+
+    def start_pod(self, name: str, deployment: str = "payments-api") -> Object:
+        """Let a pod of a Deployment be there, from its template of now, and return it."""
+        template = copy.deepcopy(self.deployment(deployment)["spec"]["template"])
+        pod: Object = {
+            "metadata": {**template["metadata"], "name": name},
+            "spec": template["spec"],
+            "status": {"phase": "Running"},
+        }
+        self.children[Ref("Pod", name)] = pod
+        return pod
+
+    def lose(self, *deployments: str) -> None:
+        """Let pods of Deployments take no requests any more."""
+        for name in deployments or ("payments-api",):
+            self.deployment(name)["status"] |= {
+                "readyReplicas": 0,
+                "availableReplicas": 0,
+                "conditions": [
+                    {"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"},
+                    {
+                        "type": "Available",
+                        "status": "False",
+                        "lastTransitionTime": self.now.isoformat(),
+                    },
+                ],
             }
 
     def run(self, **changes: Any) -> None:

@@ -376,10 +376,8 @@ def test_what_ails_a_pod_is_in_the_condition(waiting: dict[str, str], reason: st
     world.settle()
     world.end_job(world.jobs()[0], report())
     world.settle()
-    labels = names.labels("payments", names.Component.API, "1.4.0")
-    world.children[Ref("Pod", "payments-api-1")] = {
-        "metadata": {"name": "payments-api-1", "labels": labels},
-        "status": {"containerStatuses": [{"image": "x", "state": {"waiting": waiting}}]},
+    world.start_pod("payments-api-1")["status"] = {
+        "containerStatuses": [{"image": "x", "state": {"waiting": waiting}}]
     }
     world.settle()
     assert world.reason(Type.ROLLOUT_COMPLETE) == ("False", reason)

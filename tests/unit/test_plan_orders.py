@@ -7,7 +7,7 @@ import pytest
 from picopay_operator import names
 from picopay_operator.conditions import Type
 from picopay_operator.drift import differences
-from picopay_operator.plan.migration import image_of
+from picopay_operator.plan.admitted import image_of
 from picopay_operator.plan.outcome import Release
 from picopay_operator.resources import Ref
 from support.world import World, report, secret
@@ -244,7 +244,8 @@ def test_images_may_come_from_anywhere(
     ours: str, spec: dict[str, Any], image: str, version: str
 ) -> None:
     world = World({"database": {"secretRef": {"name": "db"}}} | spec)
-    assert image_of(world.engine().spec, Release("1.4.0", ours, "postgres")) == (image, version)
+    found = image_of(world.engine().spec, Release("1.4.0", ours, "postgres"), None)
+    assert found == (image, version)
 
 
 def test_a_pod_that_is_missing_for_a_while_is_no_rollout() -> None:

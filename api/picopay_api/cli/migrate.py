@@ -15,7 +15,7 @@ from picopay_api.cli.direct import reaching_database, settings_of_environment
 from picopay_api.cli.exits import CommandFailed, ExitCode
 from picopay_api.cli.options import AsJson, examples
 from picopay_api.cli.report import Draft, ReportFile, reported
-from picopay_api.store.plan import Hold, plan_hash
+from picopay_api.store.plan import Hold, Step, plan_hash
 
 if TYPE_CHECKING:
     from picopay_api.database_url import DatabaseUrl
@@ -33,6 +33,7 @@ app = typer.Typer(add_completion=False)
         "picopay migrate --check || echo not yet",
         "picopay migrate --to 0001",
         "picopay migrate --hold destructive --approve HASH",
+        "picopay migrate --admit 0001",
     )
 )
 def migrate(
@@ -51,6 +52,13 @@ def migrate(
         str | None,
         typer.Option(metavar="HASH", help="The `plan_hash` of the plan that need not wait."),
     ] = None,
+    admit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REV",
+            help="Releases of this schema still serve: leave what turns them away to a later migration.",
+        ),
+    ] = None,
     report: ReportFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -62,6 +70,9 @@ def migrate(
 
     With --hold, a plan is compared with --approve once nobody else can migrate, and runs only if it is
     exactly what was approved. `picopay migrate --plan --json` tells its `plan_hash`.
+
+    To replace a release without a pause, migrate with --admit and the schema it wants, replace its processes,
+    and migrate again without it, once the last of them has ended.
     """
     if plan and check:
         raise CommandFailed("--plan and --check exclude each other", ExitCode.USAGE)
@@ -71,14 +82,16 @@ def migrate(
         )
     if approve and not hold:
         raise CommandFailed("--approve is of no use without --hold", ExitCode.USAGE)
+    if check and admit:
+        raise CommandFailed("--check looks at the whole way to the revision", ExitCode.USAGE)
     if plan:
-        _show_plan(_prepare(), to, as_json)
+        _show_plan(_prepare(), to, admit, as_json)
     elif check:
         _check(_prepare(), as_json)
     else:
         with reported(report, _facts(None)) as draft:
             settings = _prepare()
-            _migrate(settings, to, hold, approve, draft)
+            _migrate(settings, to, draft, hold=hold, approved=approve, admit=admit)
             _show_state(_read_state(settings), as_json)
 
 
@@ -97,15 +110,13 @@ def migration_url(settings: "Settings") -> "DatabaseUrl":
     return settings.migration_database_url or settings.database_url
 
 
-def _migrate(
-    settings: "Settings", revision: str, hold: Hold | None, approved: str | None, draft: Draft
-) -> None:
+def _migrate(settings: "Settings", revision: str, draft: Draft, **options: Any) -> None:
     from picopay_api.store.migrate import Course
 
     draft.hide(settings)
     course = Course()
     try:
-        migrate_to(settings, revision, hold=hold, approved=approved, course=course)
+        migrate_to(settings, revision, course=course, **options)
     finally:
         draft.facts.update(_facts(course))
 
@@ -130,20 +141,26 @@ def _facts(course: "Course | None") -> dict[str, Any]:
     found = course and course.found
     steps = course.steps if course else []
     applied = course.applied if course else []
+    waiting = course.waiting if course else []
     return {
         "release": __version__,
         "current": applied[-1].revision if applied else found and found.current,
         "head": schema.head(),
         "min_compatible": schema.MIN_COMPATIBLE_SCHEMA,
         "oldest_release": applied[-1].min_compatible if applied else found and found.oldest_release,
-        "steps": [
-            {"revision": step.revision, "title": step.title, "destructive": step.destructive}
-            for step in steps
-        ],
+        "steps": _told(steps),
+        "waiting": _told(waiting),
         "plan_hash": plan_hash(steps),
         "applied": [step.revision for step in applied],
         "connections_max": course and course.connections_max,
     }
+
+
+def _told(steps: list[Step]) -> list[dict[str, Any]]:
+    return [
+        {"revision": step.revision, "title": step.title, "destructive": step.destructive}
+        for step in steps
+    ]
 
 
 @contextmanager
@@ -176,11 +193,11 @@ def _read_state(settings: "Settings") -> "SchemaState":
         return asyncio.run(migrations.read_state(migration_url(settings)))
 
 
-def _show_plan(settings: "Settings", revision: str, as_json: bool) -> None:
+def _show_plan(settings: "Settings", revision: str, admit: str | None, as_json: bool) -> None:
     from picopay_api.store import migrate as migrations
 
     with _migrating():
-        steps = asyncio.run(migrations.plan(migration_url(settings), revision))
+        steps = asyncio.run(migrations.plan(migration_url(settings), revision, admit))
     if as_json:
         print_json(
             {

@@ -30,7 +30,7 @@ from picopay_api.database_url import DatabaseUrl
 from picopay_api.logs import Event, get_logger
 from picopay_api.store import partitions, schema
 from picopay_api.store.migrations import run_statements
-from picopay_api.store.plan import Hold, Step, is_held, plan_hash
+from picopay_api.store.plan import Hold, Step, is_held, parted, plan_hash
 from picopay_api.store.schema import SchemaState
 from picopay_api.store.tables import SCHEMA, metadata
 
@@ -108,15 +108,23 @@ class SchemaAhead(MigrationError):
     code = "schema_ahead"
 
 
+class SchemaGap(MigrationError):
+    """This release needs a step that turns away a release which still serves."""
+
+    code = "schema_gap"
+
+
 class Course(msgspec.Struct):
     """What a migration has found before it began, and done since; kept up while it runs.
 
-    `connections_max` is how many sessions the server has room for, without those it reserves.
+    `steps` are those it takes, `waiting` those it leaves to a later one. `connections_max` is how many
+    sessions the server has room for, without those it reserves.
     """
 
     found: SchemaState | None = None
     connections_max: int | None = None
     steps: list[Step] = []
+    waiting: list[Step] = []
     applied: list[Step] = []
 
 
@@ -133,10 +141,12 @@ async def read_state(database_url: DatabaseUrl) -> SchemaState:
         await connection.close()
 
 
-async def plan(database_url: DatabaseUrl, revision: str = "head") -> list[Step]:
+async def plan(
+    database_url: DatabaseUrl, revision: str = "head", admit: str | None = None
+) -> list[Step]:
     """List the revisions that an upgrade would run, in order."""
     current = (await read_state(database_url)).current
-    return list(_steps(current, revision))
+    return parted(list(_steps(current, revision)), admit)[0]
 
 
 def upgrade(database_url: str, revision: str = "head", report: Report = lambda _: None) -> None:
@@ -156,17 +166,20 @@ async def upgrade_async(
     *,
     hold: Hold | None = None,
     approved: str | None = None,
+    admit: str | None = None,
     course: Course | None = None,
 ) -> list[Step]:
     """Migrate a database forward to `revision`, telling `report` of each step; return the steps.
 
-    What a newer release has migrated is left alone: its functions and what it admits are its own.
+    What a newer release has migrated is left alone: its functions and what it admits are its own. What would
+    turn away releases of schema `admit`, which still serve, is left to a later migration.
     Whether the plan may run is decided under the lock: nothing can change it after that.
 
     Raises:
         MigrationBusy: another migration holds the lock.
         MigrationHeld: `hold` has the plan wait, and `approved` is not its hash.
         SchemaAhead: this release is too old for the database.
+        SchemaGap: this release and those of schema `admit` cannot work with the same schema.
         MigrationError: the revision is behind or unknown.
     """
     course = course or Course()
@@ -177,11 +190,14 @@ async def upgrade_async(
         course.found = await schema.state(driver)
         await _take_lock(driver, report)
         found = course.found = await schema.state(driver)
-        steps = course.steps = list(_steps(found.current, revision))
+        steps, course.waiting = parted(list(_steps(found.current, revision)), admit)
+        course.steps = steps
         if found.is_ahead():
             if problem := found.problem():
                 raise SchemaAhead(problem)
             return []
+        if course.waiting:
+            _require_no_gap(found.current, steps, course.waiting[0])
         if is_held(steps, hold, approved):
             raise MigrationHeld(_held(steps, approved))
         await _make_schema(driver)
@@ -249,6 +265,16 @@ async def _connected(database_url: DatabaseUrl) -> AsyncIterator[AsyncConnection
         raise (error.orig and error.orig.__cause__) or error from error
     finally:
         await engine.dispose()
+
+
+def _require_no_gap(current: str | None, steps: list[Step], waiting: Step) -> None:
+    reached = steps[-1].revision if steps else current
+    if reached is None or reached < schema.MIN_COMPATIBLE_SCHEMA:
+        raise SchemaGap(
+            f"this release needs schema {schema.MIN_COMPATIBLE_SCHEMA}, and {waiting.revision} on the way"
+            f" there admits releases from {waiting.min_compatible} on: an older one still serves; end it"
+            " first, or go by a release between the two"
+        )
 
 
 def _held(steps: list[Step], approved: str | None) -> str:

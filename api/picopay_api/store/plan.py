@@ -31,6 +31,18 @@ class Hold(StrEnum):
     ALWAYS = "always"
 
 
+def parted(steps: Sequence[Step], admit: str | None) -> tuple[list[Step], list[Step]]:
+    """Part a plan into what releases of schema `admit` can go on beside, and what waits until they are gone.
+
+    A step waits when it turns them away, and so does all that comes after it. None: no release still serves.
+    """
+    if admit is None:
+        return list(steps), []
+    turns_away = (index for index, step in enumerate(steps) if step.min_compatible > admit)
+    first = next(turns_away, len(steps))
+    return list(steps[:first]), list(steps[first:])
+
+
 def plan_hash(steps: Sequence[Step]) -> str | None:
     """Return what an approval names: these revisions, with exactly these files; None for no steps."""
     if not steps:

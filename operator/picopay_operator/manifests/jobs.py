@@ -39,14 +39,20 @@ _HOLDS = {
 }
 
 
-def migration(context: Context, digest: str, approved: str | None = None) -> Manifest:
-    """Return the Job that migrates; `approved` is the hash of a plan that may run although it is held."""
+def migration(
+    context: Context, digest: str, approved: str | None = None, admit: str | None = None
+) -> Manifest:
+    """Return the Job that migrates.
+
+    `approved` is the hash of a plan that may run although it is held, `admit` the schema of the oldest
+    release that serves meanwhile.
+    """
     wanted = context.engine.spec.migrations
     return _job(
         context,
         names.migration(context.name, digest),
         Component.MIGRATION,
-        contract.migrate(_HOLDS[wanted.policy], approved),
+        contract.migrate(_HOLDS[wanted.policy], approved, admit),
         attempts=wanted.backoff_limit,
         deadline_s=wanted.timeout_seconds,
     )

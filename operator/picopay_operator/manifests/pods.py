@@ -151,7 +151,7 @@ def served(
         component,
         made,
         labels=labels,
-        annotations={names.DATA_HASH: context.data_hash},
+        annotations={names.DATA_HASH: context.data_hash, names.IMAGE: context.image},
     )
     made["spec"]["terminationGracePeriodSeconds"] = (
         context.engine.spec.termination_grace_period_seconds

@@ -32,14 +32,16 @@ from picopay_operator.plan import (
     jobs,
     migration,
     rollout,
+    running,
     secrets,
     upkeep,
 )
+from picopay_operator.plan.admitted import Admitted, Cleared, image_of
 from picopay_operator.plan.jobs import JobState
-from picopay_operator.plan.migration import Cleared, Schema
 from picopay_operator.plan.outcome import Observed, Plan, Step
+from picopay_operator.plan.schema import Schema
+from picopay_operator.plan.upkeep import Verdict
 from picopay_operator.resources import OPTIONAL, Ref
-from picopay_operator.spec.pods import Strategy
 from picopay_operator.spec.status import EngineStatus, Secrets
 
 _PRUNED = frozenset(
@@ -74,31 +76,43 @@ def plan(observed: Observed) -> Plan:
 
 def _run(observed: Observed, access: Access | None, cleared: Cleared | None) -> Step:
     """Run what may run: what is wanted where it was cleared and checked, else what runs already."""
-    engine, serving = observed.engine, rollout.serving(observed)
-    version = serving.version if serving else migration.image_of(engine.spec, observed.release)[1]
-    checked = Step(findings=[upkeep.not_needed()])
-    checked |= exposure.policies(engine, version, access, serving.access if serving else None)
+    engine, serving = observed.engine, running.serving(observed)
+    version = (serving and serving.version) or image_of(engine.spec, observed.release, None)[1]
+    made = Step(findings=[upkeep.not_needed()])
+    made |= exposure.policies(engine, version, access, serving.access if serving else None)
     if cleared and access:
         data_hash = secrets.data_hash(observed, access)
         if serving and not secrets.are_there(observed):
             data_hash = serving.data_hash  # new pods could not start
-        wanted = Context(engine, cleared.image, cleared.version, access, data_hash)
-        sound = True
-        in_place = engine.spec.rollout.strategy is Strategy.ROLLING_UPDATE
-        if in_place and serving and serving.image != cleared.image:
-            # Blue-green checks before it switches, which is later and better.
-            sound, looked = upkeep.check(observed, wanted, cleared.job)
-            checked |= looked
-        checked |= upkeep.admin_key(observed, wanted)
-        if sound:
-            return checked | _rolled_out(observed, wanted)
+        context = Context(engine, cleared.image, cleared.version, access, data_hash)
+        verdict, looked = _checked(observed, context, cleared)
+        made |= looked | upkeep.admin_key(observed, context)
+        if verdict is Verdict.SOUND:
+            return made | _rolled_out(observed, Admitted.of(context), cleared)
     if serving is None:
-        return checked | rollout.kept(observed)
-    return checked | _rolled_out(observed, serving.context(engine))
+        return made | rollout.kept(observed)
+    return made | _rolled_out(observed, serving, running.cleared(observed))
 
 
-def _rolled_out(observed: Observed, context: Context) -> Step:
-    return rollout.step(observed, context) | exposure.step(observed, context)
+def _checked(observed: Observed, context: Context, cleared: Cleared) -> tuple[Verdict, Step]:
+    """Check the money after each migration beside which payments were made, before anything goes on."""
+    before = running.cleared(observed)
+    is_done = before is not None and before.job == cleared.job
+    if running.active(observed) is None or (
+        is_done and not upkeep.is_open(observed, context, cleared.job)
+    ):
+        return Verdict.SOUND, Step()
+    if rollout.goes_beside(observed, Admitted.of(context)):
+        # It is checked before the Service switches, which is later and better.
+        return Verdict.SOUND, Step()
+    return upkeep.check(observed, context, cleared.job)
+
+
+def _rolled_out(observed: Observed, wanted: Admitted, cleared: Cleared | None) -> Step:
+    context = wanted.context(observed.engine)
+    made = rollout.step(observed, wanted, cleared) | exposure.step(observed, context)
+    since = running.unavailable_since(observed)
+    return made | upkeep.reach(observed, context, since) if since else made
 
 
 def _paused(observed: Observed) -> Finding:
@@ -188,7 +202,7 @@ def _finished_jobs(observed: Observed, stays: set[Ref]) -> list[Ref]:
 def _status(observed: Observed, made: Step, schema: Schema) -> EngineStatus:
     engine, before = observed.engine, observed.engine.status
     findings = worst(made.findings)
-    serving, pods = rollout.serving(observed), rollout.pods(observed)
+    serving, pods = running.serving(observed), running.pods(observed)
     complete = findings.get(Type.ROLLOUT_COMPLETE)
     # What the Deployment is made from, serves once its pods do.
     serves = serving if before.image is None or (complete and complete.status is TRUE) else None

@@ -8,10 +8,11 @@ from picopay_operator.conditions import FALSE, UNKNOWN, Finding, Reason, Type
 from picopay_operator.manifests import cnpg, postgres
 from picopay_operator.manifests.access import access
 from picopay_operator.manifests.context import Access
-from picopay_operator.plan import secrets
+from picopay_operator.plan import admitted, secrets
 from picopay_operator.plan.outcome import Generated, Observed, Step
 from picopay_operator.resources import Ref
-from picopay_operator.spec.database import CloudNativePG, Postgres
+from picopay_operator.spec.database import CloudNativePG, Database, Postgres
+from picopay_operator.spec.engine import EngineSpec
 
 
 def step(observed: Observed) -> tuple[Access | None, Step]:
@@ -61,16 +62,32 @@ def _in_the_cluster(observed: Observed, wanted: Postgres) -> tuple[bool, Step]:
         )
         return False, Step(findings=[_stalled(Reason.SECRET_LOST, message)], kept=as_it_is)
     repository = observed.release.postgres_image
+    made = postgres.stateful_set(engine, wanted, repository, _created_size(server))
     objects = [
         postgres.service(engine, wanted),
-        postgres.stateful_set(engine, wanted, repository, _created_size(server)),
+        admitted.write(made, _spec_of_server(engine.spec), server, observed.release),
     ]
     if observed.child("PersistentVolumeClaim", postgres.claim_name(engine)):
         objects.append(postgres.claim(engine, wanted))
-    made = Step(generated=[Generated("postgres", name, secrets.is_owned(engine))], wanted=objects)
+    password = Generated("postgres", name, secrets.is_owned(engine))
+    all_of_it = Step(generated=[password], wanted=objects)
     if server and server.get("status", {}).get("readyReplicas"):
-        return True, made
-    return False, made | Step(findings=[_starting("the database in the cluster is starting")])
+        return True, all_of_it
+    return False, all_of_it | Step(findings=[_starting("the database in the cluster is starting")])
+
+
+def _spec_of_server(spec: EngineSpec) -> EngineSpec:
+    """Return the part of a spec that the server's pod is made from: another release leaves it as it is."""
+    return EngineSpec(
+        database=Database(postgres=spec.database.postgres),
+        image_pull_secrets=spec.image_pull_secrets,
+        node_selector=spec.node_selector,
+        tolerations=spec.tolerations,
+        affinity=spec.affinity,
+        priority_class_name=spec.priority_class_name,
+        pod_labels=spec.pod_labels,
+        pod_annotations=spec.pod_annotations,
+    )
 
 
 def _created_size(server: Mapping[str, Any] | None) -> str | None:

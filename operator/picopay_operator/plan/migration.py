@@ -1,12 +1,13 @@
-"""The schema: one Job for each image and database, and nothing is rolled out before it has succeeded. Pure.
+"""The schema: nothing is rolled out before a Job for that image and database has migrated. Pure.
 
-The Job plans, waits for an approval where the policy asks for one, and migrates; its report says what was. A
-Job is made once and never changed: whatever it depends on is in its name. One that runs is never deleted.
+The first one plans, waits for an approval where the policy asks for one, and migrates as far as the releases
+that still serve can go along (expand). When their last pod is gone, a second one takes the steps that turn
+them away, if there are any (contract). Reports say what was done. A Job is made once and never changed:
+whatever it depends on is in its name. One that runs is never deleted.
 """
 
-import re
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import NamedTuple
 
 from msgspec import structs
 
@@ -15,91 +16,103 @@ from picopay_operator.conditions import FALSE, TRUE, Finding, Reason, Type
 from picopay_operator.contract import ExitCode, MigrationReport
 from picopay_operator.manifests import jobs as manifests
 from picopay_operator.manifests.context import Access, Context
-from picopay_operator.plan import jobs, secrets
+from picopay_operator.plan import jobs, running, secrets
+from picopay_operator.plan.admitted import Cleared, image_of
 from picopay_operator.plan.jobs import JobState, Live
-from picopay_operator.plan.outcome import Observed, Release, Step
+from picopay_operator.plan.outcome import Observed, Step
+from picopay_operator.plan.schema import Schema
+from picopay_operator.plan.upkeep import unreachable
 from picopay_operator.resources import Ref
-from picopay_operator.spec.engine import EngineSpec
-from picopay_operator.spec.status import Revisions, ServedRelease
 
 _RETRY_UNREACHABLE = timedelta(seconds=30)
 """How long a Job that could not reach the database is left before another one is made."""
 
-_RELEASES_MAX = 10
 _REPORT_S = 10.0
 """How long after the end of a Job its pod, and with it the report, may still be on its way to us."""
-
-_LABEL = re.compile(r"[^A-Za-z0-9._-]")
-
-
-class Cleared(NamedTuple):
-    """An image that may run on the database as it is, as a Job has found."""
-
-    image: str
-    version: str
-    job: str
-
-
-class Schema(NamedTuple):
-    """What is known of the schema: for the status, and for the next step."""
-
-    revisions: Revisions
-    releases: list[ServedRelease]
-    connections_max: int | None
-
-
-def image_of(spec: EngineSpec, release: Release) -> tuple[str, str]:
-    """Return the image that an engine asks for, complete, and its version as far as that is said."""
-    repository, tag = _parted(release.image)
-    version = spec.image.tag or spec.version or ("" if spec.image.repository else tag)
-    version = version or release.version
-    image = f"{spec.image.repository or repository}:{version}"
-    if spec.image.digest:
-        image += f"@{spec.image.digest}"
-    return image, _LABEL.sub("-", spec.version or version)[:63].strip("-._")
-
-
-def _parted(image: str) -> tuple[str, str]:
-    """Part an image into its repository, which may have a port, and its tag."""
-    image = image.partition("@")[0]
-    folder, slash, name = image.rpartition("/")
-    name, _, tag = name.partition(":")
-    return f"{folder}{slash}{name}", tag
 
 
 def step(observed: Observed, access: Access | None) -> tuple[Cleared | None, Schema, Step]:
     """Return the wanted image once it may run, what is known of the schema, and what is to be done."""
-    status = observed.engine.status
-    known = Schema(status.schema, list(status.releases), status.connections_max)
+    known = Schema.known(observed)
     if access is None:
         return None, known, _kept(observed)
-    image, version = image_of(observed.engine.spec, observed.release)
+    image, version = image_of(observed.engine.spec, observed.release, running.serving(observed))
     context = Context(
         engine=observed.engine, image=image, version=version, access=access, data_hash=""
     )
     digest = _digest(observed, access, image)
-    name = names.migration(observed.name, digest)
+    phases = _phases(observed, digest)
+    expand, _ = phases
+    job = observed.child("Job", expand)
+    if job is None:
+        return None, known, _begin(observed, context, digest, running.oldest_head(observed))
+    known, report, made = _look(observed, known, job, phases)
+    if made is not None:
+        return None, known, made
+    head = report.head if report else known.head_of(image)
+    found = (report and report.release) or known.version_of(image)
+    if found is None and _since_end_s(observed, job) < _REPORT_S:
+        return None, known, _awaited(observed, expand)
+    cleared = Cleared(image, found or version, expand, head)
+    known = known.served(cleared, report)
+    if not known.revisions.waiting and observed.child("Job", phases[1]) is None:
+        return cleared, known, _done(observed, phases, known)
+    return _contract(observed, context, cleared, known, phases)
+
+
+def _contract(
+    observed: Observed, context: Context, cleared: Cleared, known: Schema, phases: Sequence[str]
+) -> tuple[Cleared, Schema, Step]:
+    """Take the steps that turn earlier releases away, once these are gone.
+
+    The release that serves needs none of them: only when they fail for good, somebody has to look.
+    """
+    done, name = _done(observed, phases, known), phases[1]
     job = observed.child("Job", name)
     if job is None:
-        return None, known, _begin(observed, context, digest)
+        first = known.revisions.waiting[0].partition(" ")[0]
+        if not running.runs_only(observed, context.image):
+            message = f"{first} waits until the pods of earlier releases are gone"
+            waits = Finding(Type.SCHEMA_MIGRATED, TRUE, Reason.CONTRACT_PENDING, message)
+            return cleared, known, _without_migrated(done) | Step(findings=[waits])
+        made: Step | None = _begin(observed, context, name.rpartition("-")[2], None)
+    else:
+        known, _, made = _look(observed, known, job, phases)
+        if made is None:
+            return structs.replace(cleared, job=name), known, _done(observed, phases, known)
+    made = made or Step()
+    calm = [
+        one
+        if one.stalled or one.type is not Type.SCHEMA_MIGRATED
+        else structs.replace(one, status=TRUE)
+        for one in made.findings
+    ]
+    return cleared, known, _without_migrated(done) | structs.replace(made, findings=calm)
+
+
+def _without_migrated(done: Step) -> Step:
+    found = [one for one in done.findings if one.type is not Type.SCHEMA_MIGRATED]
+    return structs.replace(done, findings=found)
+
+
+def _look(
+    observed: Observed, known: Schema, job: Live, phases: Sequence[str]
+) -> tuple[Schema, MigrationReport | None, Step | None]:
+    """Look at a Job; return what it has told, and what is to be done unless it has succeeded."""
+    name = job["metadata"]["name"]
     ending = jobs.ending(jobs.pods_of(observed, name))
     report = contract.read_report(MigrationReport, ending.message)
-    known = _known(known, name, job, report, ending)
+    known = known.told(job, report, ending, phases)
     match jobs.state(job):
         case JobState.RUNNING:
-            return None, known, _running(observed, name, ending) | _kept(observed)
+            return known, report, _running(observed, name, ending) | _kept(observed)
         case JobState.COMPLETE:
-            if (overtaken := _overtaken(observed, name, job)) is not None:
-                return None, known, overtaken
-            found = (report and report.release) or _version_of(known, image)
-            if found is None and _since_end_s(observed, job) < _REPORT_S:
-                return None, known, _awaited(observed, name)
-            cleared = Cleared(image, found or version, name)
-            return cleared, _served(known, cleared, report), _done(observed, name, known)
+            return known, report, _overtaken(observed, job, phases)
         case JobState.FAILED:
-            if known.revisions.exit_code is None and _since_end_s(observed, job) < _REPORT_S:
-                return None, known, _awaited(observed, name)
-    return None, known, _failed(observed, name, job, report, ending, known)
+            pass
+    if known.revisions.exit_code is None and _since_end_s(observed, job) < _REPORT_S:
+        return known, report, _awaited(observed, name)
+    return known, report, _failed(observed, job, report, ending, known)
 
 
 def _digest(observed: Observed, access: Access, image: str) -> str:
@@ -112,6 +125,12 @@ def _digest(observed: Observed, access: Access, image: str) -> str:
     return drift.digest([image, used, access.tls_mode, spec.migrations.policy, asked], 8)
 
 
+def _phases(observed: Observed, digest: str) -> tuple[str, str]:
+    """Return the names of the Jobs of an image: expand and contract."""
+    after = drift.digest([digest, "contract"], 8)
+    return names.migration(observed.name, digest), names.migration(observed.name, after)
+
+
 def _migrations(observed: Observed) -> list[Live]:
     prefix = names.migration(observed.name, "")
     return [job for job in observed.of_kind("Job") if job["metadata"]["name"].startswith(prefix)]
@@ -119,11 +138,6 @@ def _migrations(observed: Observed) -> list[Live]:
 
 def _kept(observed: Observed) -> Step:
     return Step(kept=[Ref("Job", job["metadata"]["name"]) for job in _migrations(observed)])
-
-
-def _version_of(known: Schema, image: str) -> str | None:
-    """Return the version of an image that has been cleared before."""
-    return next((one.version for one in known.releases if one.image == image), None)
 
 
 def _since_end_s(observed: Observed, job: Live) -> float:
@@ -138,13 +152,13 @@ def _awaited(observed: Observed, name: str) -> Step:
     )
 
 
-def _overtaken(observed: Observed, name: str, job: Live) -> Step | None:
-    """Return what to do about a Job after which another one was made; None if there is none."""
+def _overtaken(observed: Observed, job: Live, phases: Sequence[str]) -> Step | None:
+    """Return what to do about a Job after which one for something else was made; None if there is none."""
     made = str(job["metadata"].get("creationTimestamp", ""))
     newer = [
         one
         for one in _migrations(observed)
-        if one["metadata"]["name"] != name
+        if one["metadata"]["name"] not in phases
         and str(one["metadata"].get("creationTimestamp", "")) > made
     ]
     if not newer:
@@ -154,8 +168,12 @@ def _overtaken(observed: Observed, name: str, job: Live) -> Step | None:
         message = f"another migration is running: {other}"
         return _kept(observed) | Step(findings=_findings(Reason.MIGRATION_RUNNING, message))
     # What it found may not be so any more: another one of its name finds out.
+    return _made_again(observed, job, f"the schema is looked at again, after {other}")
+
+
+def _made_again(observed: Observed, job: Live, message: str) -> Step:
+    name = job["metadata"]["name"]
     kept = [ref for ref in _kept(observed).kept if ref.name != name]
-    message = f"the schema is looked at again, after {other}"
     return Step(
         kept=kept,
         deleted=[Ref("Job", name)],
@@ -163,15 +181,15 @@ def _overtaken(observed: Observed, name: str, job: Live) -> Step | None:
     )
 
 
-def _begin(observed: Observed, context: Context, digest: str) -> Step:
-    running = [job for job in _migrations(observed) if jobs.state(job) is JobState.RUNNING]
-    if running:
-        message = f"another migration is running: {running[0]['metadata']['name']}"
+def _begin(observed: Observed, context: Context, digest: str, admit: str | None) -> Step:
+    busy = [job for job in _migrations(observed) if jobs.state(job) is JobState.RUNNING]
+    if busy:
+        message = f"another migration is running: {busy[0]['metadata']['name']}"
         return _kept(observed) | Step(findings=_findings(Reason.MIGRATION_RUNNING, message))
     approved = observed.engine.metadata.annotations.get(names.APPROVE_PLAN)
     message = f"the schema is checked and migrated for {context.image}"
     return _kept(observed) | Step(
-        wanted=[manifests.migration(context, digest, approved)],
+        wanted=[manifests.migration(context, digest, approved, admit)],
         findings=_findings(Reason.MIGRATION_PENDING, message),
     )
 
@@ -189,21 +207,22 @@ def _running(observed: Observed, name: str, ending: jobs.Ending) -> Step:
     message = why or f"an attempt has failed: {_said(ending)}"
     found = list(_findings(Reason.MIGRATION_RUNNING, f"{message}; the Job {name} tries again"))
     if ending.exit_code == ExitCode.UNAVAILABLE:
-        found.append(_unreachable(_said(ending)))
+        found.append(unreachable(_said(ending)))
     return Step(findings=found)
 
 
-def _done(observed: Observed, name: str, known: Schema) -> Step:
+def _done(observed: Observed, phases: Sequence[str], known: Schema) -> Step:
     revision = known.revisions.current
     migrated = f"the schema is at {revision}" if revision else "the schema is as the image wants it"
-    old = [
-        Ref("Job", job["metadata"]["name"])
-        for job in _migrations(observed)
-        if job["metadata"]["name"] != name and jobs.state(job) is not JobState.RUNNING
-    ]
+    ours: list[Ref] = []
+    others: list[Ref] = []
+    for job in _migrations(observed):
+        name = job["metadata"]["name"]
+        (ours if name in phases else others).append(Ref("Job", name))
+    ended = [ref for ref in others if jobs.state(observed.children[ref]) is not JobState.RUNNING]
     return Step(
-        kept=[Ref("Job", name)],
-        deleted=old,
+        kept=ours,
+        deleted=ended,
         findings=[
             Finding(Type.SCHEMA_MIGRATED, TRUE, Reason.MIGRATED, migrated),
             Finding(
@@ -218,16 +237,15 @@ def _done(observed: Observed, name: str, known: Schema) -> Step:
 
 def _failed(
     observed: Observed,
-    name: str,
     job: Live,
     report: MigrationReport | None,
     ending: jobs.Ending,
     known: Schema,
 ) -> Step:
-    code = known.revisions.exit_code
+    code, name = known.revisions.exit_code, job["metadata"]["name"]
     if code is None or code == ExitCode.UNAVAILABLE:
         # Nobody has got to the database, or nobody knows whether: neither is an answer.
-        return _try_again(observed, name, job, ending)
+        return _try_again(observed, job, ending)
     kept = _kept(observed)
     plan_hash = known.revisions.plan_hash
     if code == ExitCode.HELD and plan_hash:
@@ -237,108 +255,42 @@ def _failed(
         )
         return kept | Step(findings=_findings(Reason.APPROVAL_PENDING, message))
     if report and report.code == contract.SCHEMA_AHEAD:
-        return kept | Step(findings=[_refused(known, report)])
+        return kept | Step(findings=[known.refused(report)])
+    if report and report.code == contract.SCHEMA_GAP:
+        return _gap(observed, job, report)
     trouble = jobs.trouble(jobs.pods_of(observed, name))
     why = _said(ending) or (trouble and trouble.message) or _job_says(job)
     message = (
         f"the migration has failed after {jobs.failures(job)} attempts: {why};"
         f" the annotation {names.RETRY} with any new value tries again"
     )
-    return kept | Step(
-        findings=[
-            Finding(Type.SCHEMA_MIGRATED, FALSE, Reason.MIGRATION_FAILED, message, stalled=True)
-        ]
-    )
+    failed = Finding(Type.SCHEMA_MIGRATED, FALSE, Reason.MIGRATION_FAILED, message, stalled=True)
+    return kept | Step(findings=[failed])
 
 
-def _try_again(observed: Observed, name: str, job: Live, ending: jobs.Ending) -> Step:
+def _gap(observed: Observed, job: Live, report: MigrationReport) -> Step:
+    """Refuse a release that cannot serve beside the one that does, as long as that does."""
+    if running.oldest_head(observed) is None:
+        return _made_again(observed, job, "no other release serves any more")
+    message = f"{report.detail}; spec.suspended ends its pods"
+    refused = Finding(Type.SCHEMA_COMPATIBLE, FALSE, Reason.UPGRADE_REFUSED, message, stalled=True)
+    return _kept(observed) | Step(findings=[refused])
+
+
+def _try_again(observed: Observed, job: Live, ending: jobs.Ending) -> Step:
     """Have another Job of the same name made after a while: what was away may be back."""
     ended_at = jobs.ended_at(job) or observed.now
     left_s = (ended_at + _RETRY_UNREACHABLE - observed.now).total_seconds()
-    found = [
-        *_findings(
-            Reason.MIGRATION_PENDING, "the migration waits until the database can be reached"
-        ),
-        _unreachable(_said(ending)),
-    ]
+    message = "the migration waits until the database can be reached"
+    found = Step(findings=[unreachable(_said(ending))])
     if left_s > 0:
-        return _kept(observed) | Step(findings=found, look_again_s=left_s)
-    kept = [ref for ref in _kept(observed).kept if ref.name != name]
-    return Step(findings=found, kept=kept, deleted=[Ref("Job", name)])
-
-
-def _refused(known: Schema, report: MigrationReport) -> Finding:
-    """Refuse to go back, and name the release nearest to the wanted one that the database admits."""
-    oldest = report.oldest_release or ""
-    admitted = sorted(
-        (one for one in known.releases if one.head >= oldest), key=lambda one: one.head
-    )
-    nearest = (
-        f"the nearest release that has served here and can is {admitted[0].version}"
-        if admitted
-        else "no release that has served here can"
-    )
-    message = (
-        f"{report.release or 'this release'} wants schema {report.head}, and the database at"
-        f" {report.current} admits releases from schema {oldest} on; {nearest}"
-    )
-    return Finding(Type.SCHEMA_COMPATIBLE, FALSE, Reason.ROLLBACK_REFUSED, message, stalled=True)
-
-
-def _known(
-    known: Schema, name: str, job: Live, report: MigrationReport | None, ending: jobs.Ending
-) -> Schema:
-    """Return what a Job has told, or what was known before where it has not told it (yet)."""
-    attempts = jobs.failures(job)
-    if report is None:
-        if known.revisions.job == name:
-            revisions = structs.replace(known.revisions, attempts=attempts)
-        else:
-            revisions = Revisions(
-                current=known.revisions.current, attempts=attempts, exit_code=ending.exit_code
-            )
-        return known._replace(revisions=revisions)
-    waits = report.exit_code == ExitCode.HELD
-    titles = [
-        f"{one.revision} {one.title}{' (destructive)' if one.destructive else ''}"
-        for one in report.steps
-    ]
-    revisions = Revisions(
-        current=report.current,
-        target=report.head,
-        min_compatible=report.min_compatible,
-        plan=titles if waits else [],
-        plan_hash=report.plan_hash if waits else None,
-        attempts=attempts,
-        job=name,
-        exit_code=report.exit_code,
-    )
-    return Schema(revisions, known.releases, report.connections_max or known.connections_max)
-
-
-def _served(known: Schema, cleared: Cleared, report: MigrationReport | None) -> Schema:
-    """Note an image that may serve: to go back to it may be asked for one day."""
-    if report is None or report.head is None or report.min_compatible is None:
-        return known
-    one = ServedRelease(
-        version=cleared.version,
-        image=cleared.image,
-        head=report.head,
-        min_compatible=report.min_compatible,
-    )
-    others = [other for other in known.releases if other.image != one.image]
-    return known._replace(releases=[one, *others][:_RELEASES_MAX])
+        waits = Step(findings=_findings(Reason.MIGRATION_PENDING, message), look_again_s=left_s)
+        return _kept(observed) | waits | found
+    return _made_again(observed, job, message) | found
 
 
 def _findings(reason: Reason, message: str) -> list[Finding]:
     return [Finding(Type.SCHEMA_MIGRATED, FALSE, reason, message)]
-
-
-def _unreachable(said: str) -> Finding:
-    message = (
-        f"the database cannot be reached: {said}" if said else "the database cannot be reached"
-    )
-    return Finding(Type.DATABASE_REACHABLE, FALSE, Reason.DATABASE_UNREACHABLE, message)
 
 
 def _said(ending: jobs.Ending) -> str:

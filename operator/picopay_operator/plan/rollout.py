@@ -5,86 +5,116 @@ second Deployment is made, and when it is complete, checked and promoted, the Se
 first stays for a while, to go back to. Which one the Service leads to is written on the Service itself.
 """
 
-from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from datetime import timedelta
+
+import msgspec
 
 from picopay_operator import drift, names
 from picopay_operator.conditions import FALSE, TRUE, Finding, Reason, Type
 from picopay_operator.manifests import api, worker
 from picopay_operator.manifests.context import Context, Manifest
 from picopay_operator.names import Component
-from picopay_operator.plan import admitted, jobs, upkeep
+from picopay_operator.plan import admitted, jobs, running, upkeep
+from picopay_operator.plan.admitted import Admitted, Cleared
 from picopay_operator.plan.jobs import Live
 from picopay_operator.plan.outcome import Observed, Step
+from picopay_operator.plan.upkeep import Verdict
 from picopay_operator.resources import Ref
 from picopay_operator.spec.pods import Strategy
 
 
-class Pods(NamedTuple):
-    """How many API pods there are, and how many of them take requests: for the status."""
-
-    replicas: int
-    ready: int
-
-
-def step(observed: Observed, context: Context) -> Step:
-    """Roll out what the context says; the schema goes with it."""
-    spec = observed.engine.spec
-    revision = _revision(context) if spec.rollout.strategy is Strategy.BLUE_GREEN else None
-    target = names.api_revision(context.name, revision) if revision else names.api(context.name)
-    wanted = api.deployment(context, revision)
-    wanted["metadata"]["annotations"] = {names.ADMITTED: admitted.written(context)}
-    active = active_deployment(observed) or target
+def step(observed: Observed, wanted: Admitted, cleared: Cleared | None) -> Step:
+    """Roll out pods that are made from what is wanted; the schema goes with them."""
+    spec, context = observed.engine.spec, wanted.context(observed.engine)
+    target, revision = _target(observed, wanted)
+    active = running.active_deployment(observed) or target
+    made = _deployment(observed, wanted, target, revision, cleared)
     # Until the Service leads to them, pods of another image do nothing beside those that serve.
-    before = serving(observed)
-    beside = before.context(observed.engine) if before and active != target else context
-    made = Step(wanted=[worker.deployment(beside), worker.service(beside)])
+    before = running.serving(observed)
+    beside = before if before and active != target else wanted
+    others = Step(
+        wanted=[_worker(observed, beside), worker.service(beside.context(observed.engine))]
+    )
     if spec.pod_disruption_budget.enabled and not spec.suspended:
-        made |= Step(wanted=[api.disruption_budget(context)])
+        others |= Step(wanted=[api.disruption_budget(context)])
     if not spec.suspended and (autoscaler := api.autoscaler(context)):
-        made |= Step(wanted=[autoscaler])
+        others |= Step(wanted=[autoscaler])
     if active == target:
-        service = _service(observed, context, revision, target)
-        progress = _progress(observed, context, wanted, worker.deployment(context))
-        made |= Step(wanted=[wanted, service], findings=[progress])
+        taken = _in_place(observed, wanted, made, revision)
     else:
-        made |= _take_over(observed, context, wanted, active, revision)
-    return made | _retire(observed, active, target) | Step(findings=[_available(observed, active)])
+        taken = _take_over(observed, context, made, active, revision)
+    found = Step(findings=[running.available(observed, active)])
+    return others | taken | _retire(observed, active, target) | found
 
 
-def active_deployment(observed: Observed) -> str | None:
-    """Return the name of the Deployment to which the Service leads; None before there is one."""
-    service = observed.child("Service", names.api(observed.name))
-    written = (service or {}).get("metadata", {}).get("annotations", {}).get(names.ACTIVE)
-    if written:  # even when it is gone: what takes its place must be ready, checked and promoted
-        return str(written)
-    there = sorted(_api_deployments(observed), key=lambda one: -_pods(one).ready)
-    return str(there[0]["metadata"]["name"]) if there else None
-
-
-def serving(observed: Observed) -> admitted.Admitted | None:
-    """Return what the pods to which the Service leads were admitted with."""
-    active = active_deployment(observed)
-    live = observed.child("Deployment", active) if active else None
-    return admitted.read(live) if live else None
-
-
-def pods(observed: Observed) -> Pods:
-    """Return the number of API pods of the Deployment to which the Service leads."""
-    active = active_deployment(observed)
-    live = observed.child("Deployment", active) if active else None
-    return _pods(live) if live else Pods(0, 0)
+def goes_beside(observed: Observed, wanted: Admitted) -> bool:
+    """Tell whether what is wanted comes up in a Deployment of its own, and is checked before it serves."""
+    active = running.active_deployment(observed)
+    return active is not None and _target(observed, wanted)[0] != active
 
 
 def kept(observed: Observed) -> Step:
     """Leave everything as it is: what should be there instead is not known (yet)."""
     found = [ref for ref in observed.children if ref.kind != "Job"]
-    active = active_deployment(observed)
-    return Step(kept=found, findings=[_available(observed, active)] if active else [])
+    active = running.active_deployment(observed)
+    return Step(kept=found, findings=[running.available(observed, active)] if active else [])
 
 
-def _revision(context: Context) -> str:
-    return drift.digest(api.template(context), 8)
+def _target(observed: Observed, wanted: Admitted) -> tuple[str, str | None]:
+    """Return the Deployment of what is wanted, and its revision where the rollout is a blue-green one."""
+    if observed.engine.spec.rollout.strategy is not Strategy.BLUE_GREEN:
+        return names.api(observed.name), None
+    for one in running.api_deployments(observed):
+        # Another release of the operator may have made its template, and may have named it otherwise.
+        revision = one["metadata"]["labels"].get(names.REVISION_LABEL)
+        if revision and admitted.read(one) == wanted:
+            return str(one["metadata"]["name"]), str(revision)
+    revision = drift.digest(msgspec.to_builtins(wanted), 8)
+    return names.api_revision(observed.name, revision), revision
+
+
+def _deployment(
+    observed: Observed,
+    wanted: Admitted,
+    target: str,
+    revision: str | None,
+    cleared: Cleared | None,
+) -> Manifest:
+    live = observed.child("Deployment", target)
+    made = api.deployment(wanted.context(observed.engine), revision)
+    return admitted.clear(admitted.write(made, wanted, live, observed.release), cleared)
+
+
+def _worker(observed: Observed, wanted: Admitted) -> Manifest:
+    live = observed.child("Deployment", names.worker(observed.name))
+    made = worker.deployment(wanted.context(observed.engine))
+    return admitted.write(made, wanted, live, observed.release)
+
+
+def _in_place(observed: Observed, wanted: Admitted, made: Manifest, revision: str | None) -> Step:
+    """Replace pods within the Deployment that serves, and look at the money while old and new ones do."""
+    context = wanted.context(observed.engine)
+    verdict, looked = _checked_meanwhile(observed, context, made)
+    if verdict is Verdict.UNSOUND:
+        made["spec"]["paused"] = True
+    progress = _progress(observed, context, made, _worker(observed, wanted))
+    service = _service(observed, context, revision, made["metadata"]["name"])
+    return looked | Step(wanted=[made, service], findings=[progress])
+
+
+def _checked_meanwhile(
+    observed: Observed, context: Context, made: Manifest
+) -> tuple[Verdict, Step]:
+    occasion = f"rollout of {drift.digest(made['spec']['template'])}"
+    live = observed.child("Deployment", made["metadata"]["name"]) or {}
+    status = live.get("status", {})
+    both_serve = 0 < status.get("updatedReplicas", 0) < status.get("replicas", 0)
+    is_it = live.get("metadata", {}).get("annotations", {}).get(names.ADMITTED)
+    if both_serve and is_it == made["metadata"]["annotations"][names.ADMITTED]:
+        return upkeep.check(observed, context, occasion)
+    if upkeep.is_open(observed, context, occasion):  # it has outlasted the rollout
+        return upkeep.check(observed, context, occasion)
+    return Verdict.UNKNOWN, Step()
 
 
 def _take_over(
@@ -106,27 +136,20 @@ def _take_over(
         return beside | still | Step(findings=[aborted])
     if progress.status is not TRUE:
         return beside | still | Step(findings=[progress])
-    checked = Step()
-    if revision:
-        promoted = observed.engine.metadata.annotations.get(names.PROMOTE) == revision
-        # A promotion may come days after the revision was ready: the money is checked again then.
-        occasion = f"switch to {target}{', promoted' if promoted else ''}"
-        sound, checked = upkeep.check(observed, context, occasion)
-        if not sound:
-            waits = _waits(f"{target} is ready and waits for the check of the money")
-            return beside | still | checked | Step(findings=[waits])
-        if not (promoted or observed.engine.spec.rollout.blue_green.auto_promote):
-            message = (
-                f"{target} is ready: promote it with the annotation {names.PROMOTE}={revision}"
-            )
-            pending = Finding(Type.ROLLOUT_COMPLETE, FALSE, Reason.PROMOTION_PENDING, message)
-            return beside | still | checked | Step(findings=[pending])
+    promoted = revision and observed.engine.metadata.annotations.get(names.PROMOTE) == revision
+    # A promotion may come days after the revision was ready: the money is checked again then.
+    occasion = f"switch to {target}{', promoted' if promoted else ''}"
+    verdict, checked = upkeep.check(observed, context, occasion)
+    if verdict is not Verdict.SOUND:
+        waits = _waits(f"{target} is ready and waits for the check of the money")
+        return beside | still | checked | Step(findings=[waits])
+    if revision and not (promoted or observed.engine.spec.rollout.blue_green.auto_promote):
+        message = f"{target} is ready: promote it with the annotation {names.PROMOTE}={revision}"
+        pending = Finding(Type.ROLLOUT_COMPLETE, FALSE, Reason.PROMOTION_PENDING, message)
+        return beside | still | checked | Step(findings=[pending])
     service = _service(observed, context, revision, target)
-    return (
-        beside
-        | checked
-        | Step(wanted=[service], findings=[_waits(f"the Service leads to {target} now")])
-    )
+    found = _waits(f"the Service leads to {target} now")
+    return beside | checked | Step(wanted=[service], findings=[found])
 
 
 def _service(observed: Observed, context: Context, revision: str | None, target: str) -> Manifest:
@@ -135,7 +158,7 @@ def _service(observed: Observed, context: Context, revision: str | None, target:
     live = observed.child("Service", names.api(observed.name))
     annotations = (live or {}).get("metadata", {}).get("annotations", {})
     since = annotations.get(names.SWITCHED_AT) if annotations.get(names.ACTIVE) == target else None
-    if _moment(since) is None:
+    if running.moment(since) is None:
         since = observed.now.isoformat(timespec="seconds")
     service["metadata"]["annotations"] = {names.ACTIVE: target, names.SWITCHED_AT: since}
     return service
@@ -147,7 +170,7 @@ def _retire(observed: Observed, active: str, target: str) -> Step:
     annotations = (service or {}).get("metadata", {}).get("annotations", {})
     delay = timedelta(seconds=observed.engine.spec.rollout.blue_green.scale_down_delay_seconds)
     retired = Step()
-    for one in _api_deployments(observed):
+    for one in running.api_deployments(observed):
         name = one["metadata"]["name"]
         if name in {active, target}:
             continue
@@ -156,29 +179,13 @@ def _retire(observed: Observed, active: str, target: str) -> Step:
             retired |= Step(deleted=[Ref("Deployment", name)])
             continue
         since = annotations.get(names.SWITCHED_AT)
-        left = (_moment(since) or observed.now) + delay - observed.now
+        left = (running.moment(since) or observed.now) + delay - observed.now
         if left > timedelta():
             kept = [Ref("Deployment", name)]
             retired |= Step(kept=kept, look_again_s=left.total_seconds())
         else:
             retired |= Step(deleted=[Ref("Deployment", name)])
     return retired
-
-
-def _moment(text: str | None) -> datetime | None:
-    """Return a time that we have written; None where somebody has changed it."""
-    try:
-        return datetime.fromisoformat(text).astimezone(UTC) if text else None
-    except ValueError:
-        return None
-
-
-def _api_deployments(observed: Observed) -> list[Live]:
-    return [
-        one
-        for one in observed.of_kind("Deployment")
-        if one["metadata"].get("labels", {}).get(names.COMPONENT_LABEL) == Component.API
-    ]
 
 
 def _progress(observed: Observed, context: Context, *wanted: Manifest) -> Finding:
@@ -212,7 +219,12 @@ def _unfinished(observed: Observed, live: Live, component: Component) -> Finding
     seen = status.get("observedGeneration", 0) >= live["metadata"].get("generation", 1)
     if seen and updated == all_pods and _is_complete(status, replicas):
         return None
-    trouble = jobs.trouble(jobs.of_component(observed, component))
+    revision = live["spec"]["template"]["metadata"]["labels"].get(names.REVISION_LABEL)
+    trouble = jobs.trouble(
+        pod
+        for pod in jobs.of_component(observed, component)
+        if pod["metadata"]["labels"].get(names.REVISION_LABEL) == revision
+    )
     for condition in status.get("conditions", ()):
         if condition.get("type") == "Progressing" and condition.get("status") == "False" and seen:
             reason = trouble.reason if trouble else Reason.DEADLINE_EXCEEDED
@@ -234,30 +246,6 @@ def _is_complete(status: Live, replicas: int) -> bool:
         if condition.get("type") == "Progressing":
             return bool(condition.get("reason") == "NewReplicaSetAvailable")
     return bool(status.get("updatedReplicas", 0) == replicas == status.get("availableReplicas", 0))
-
-
-def _available(observed: Observed, active: str) -> Finding:
-    live = observed.child("Deployment", active)
-    if observed.engine.spec.suspended:
-        message = "the engine is suspended"
-        return Finding(Type.AVAILABLE, FALSE, Reason.SUSPENDED, message)
-    for condition in (live or {}).get("status", {}).get("conditions", ()):
-        ready = _pods(live).ready if live else 0
-        if condition.get("type") == "Available" and condition.get("status") == "True" and ready:
-            return Finding(
-                Type.AVAILABLE, TRUE, Reason.PODS_AVAILABLE, f"{ready} pods take requests"
-            )
-    return Finding(
-        Type.AVAILABLE,
-        FALSE,
-        Reason.PODS_UNAVAILABLE,
-        "fewer pods take requests than there should be",
-    )
-
-
-def _pods(live: Live) -> Pods:
-    status = live.get("status", {})
-    return Pods(status.get("replicas") or 0, status.get("readyReplicas") or 0)
 
 
 def _waits(message: str) -> Finding:

@@ -1,5 +1,10 @@
 """Jobs beside the migration: the administrator's key is made valid, the money is checked. Pure."""
 
+from datetime import datetime, timedelta
+from enum import Enum
+
+from msgspec import structs
+
 from picopay_operator import contract, drift, names
 from picopay_operator.conditions import FALSE, TRUE, Finding, Reason, Type
 from picopay_operator.contract import CheckReport, ExitCode
@@ -12,6 +17,21 @@ from picopay_operator.resources import Ref
 
 _RETRY_S = 30.0
 """How long a Job that could not reach the database is left before another one is made."""
+
+_PATIENCE = timedelta(seconds=20)
+"""For how long pods may take no requests before it is asked whether the database is why."""
+
+
+_ASK_AGAIN = timedelta(minutes=5)
+"""After which that is asked once more, while they still take none."""
+
+
+class Verdict(Enum):
+    """What is known of the money."""
+
+    SOUND = 1
+    UNKNOWN = 2
+    UNSOUND = 3
 
 
 def admin_key(observed: Observed, context: Context) -> Step:
@@ -48,51 +68,100 @@ def admin_key(observed: Observed, context: Context) -> Step:
             return kept | _key_finding(Reason.KEY_PENDING, message)
 
 
-def check(observed: Observed, context: Context, occasion: str) -> tuple[bool, Step]:
-    """Check the money for an occasion; return whether it is sound, as far as that is known."""
-    digest = drift.digest([context.image, occasion], 8)
+def check(observed: Observed, context: Context, occasion: str) -> tuple[Verdict, Step]:
+    """Check the money for an occasion; return what is known of it, and what is to be done."""
+    digest = _check_digest(context, occasion)
     name = names.check(observed.name, digest)
     live = observed.child("Job", name)
     if live is None:
-        message = "the money is checked before anything is rolled out"
-        running = Finding(Type.LEDGER_SOUND, FALSE, Reason.CHECK_RUNNING, message)
-        return False, Step(wanted=[manifests.check(context, digest)], findings=[running])
+        found = _ledger(Reason.CHECK_RUNNING, "the money is checked before anything goes on")
+        return Verdict.UNKNOWN, Step(wanted=[manifests.check(context, digest)], findings=[found])
     kept = Step(kept=[Ref("Job", name)])
-    ending = jobs.ending(jobs.pods_of(observed, name))
-    report = contract.read_report(CheckReport, ending.message)
     match jobs.state(live):
         case JobState.COMPLETE:
-            message = "every ledger adds up"
-            return True, kept | Step(
-                findings=[Finding(Type.LEDGER_SOUND, TRUE, Reason.SOUND, message)]
-            )
+            sound = Finding(Type.LEDGER_SOUND, TRUE, Reason.SOUND, "every ledger adds up")
+            return Verdict.SOUND, kept | Step(findings=[sound])
         case JobState.RUNNING:
-            message = f"the Job {name} is running"
-            running = Finding(Type.LEDGER_SOUND, FALSE, Reason.CHECK_RUNNING, message)
-            return False, kept | Step(findings=[running])
+            found = _ledger(Reason.CHECK_RUNNING, f"the Job {name} is running")
+            return Verdict.UNKNOWN, kept | Step(findings=[found])
         case JobState.FAILED:
-            pass
+            return _failed_check(observed, live)
+
+
+def _failed_check(observed: Observed, live: jobs.Live) -> tuple[Verdict, Step]:
+    name = live["metadata"]["name"]
+    ending = jobs.ending(jobs.pods_of(observed, name))
+    report = contract.read_report(CheckReport, ending.message)
     exit_code = report.exit_code if report else ending.exit_code
+    said = (report and report.detail) or jobs.tail(ending.message)
     if (tried := _again(observed, live, exit_code)) is not None:
-        message = f"the money could not be checked yet: {jobs.tail(ending.message)}"
-        running = Finding(Type.LEDGER_SOUND, FALSE, Reason.CHECK_RUNNING, message)
-        return False, tried | Step(findings=[running])
-    again = f"delete the Job {name} to check again"
-    if exit_code == ExitCode.FAILED:
-        found = (
-            [f"{one.ledger} {one.subject}: {one.detail}" for one in report.findings]
-            if report
-            else []
-        )
-        said = "; ".join(found) or jobs.tail(ending.message)
-        message = f"the ledger does not add up, and nothing is rolled out: {said}; {again}"
+        found = [_ledger(Reason.CHECK_RUNNING, f"the money could not be checked yet: {said}")]
+        if exit_code == ExitCode.UNAVAILABLE:
+            found.append(unreachable(said))
+        return Verdict.UNKNOWN, tried | Step(findings=found)
+    unsound = exit_code == ExitCode.FAILED
+    reason, message = Reason.CHECK_FAILED, f"the money could not be checked: {said}"
+    if unsound:
+        told = [
+            f"{one.ledger} {one.subject}: {one.detail}"
+            for one in (report.findings if report else ())
+        ]
         reason = Reason.FINDINGS
-    else:
-        message = f"the money could not be checked: {jobs.tail(ending.message)}; {again}"
-        reason = Reason.CHECK_FAILED
-    return False, kept | Step(
-        findings=[Finding(Type.LEDGER_SOUND, FALSE, reason, message, stalled=True)]
+        message = f"the ledger does not add up: {'; '.join(told) or said}"
+    kept = Step(kept=[Ref("Job", name)])
+    if observed.engine.metadata.annotations.get(names.ACCEPT_FINDINGS) == name:
+        message += f"; this was accepted, and nothing waits for it. Delete the Job {name} when it is settled"
+        return Verdict.SOUND, kept | Step(findings=[_ledger(reason, message)])
+    message += (
+        f"; nothing is rolled out. Delete the Job {name} to check again; the annotation"
+        f" {names.ACCEPT_FINDINGS}={name} goes on all the same"
     )
+    found = [_ledger(reason, message, stalled=True)]
+    return Verdict.UNSOUND if unsound else Verdict.UNKNOWN, kept | Step(findings=found)
+
+
+def is_open(observed: Observed, context: Context, occasion: str) -> bool:
+    """Tell whether a check that has begun has not found the money sound (yet)."""
+    name = names.check(observed.name, _check_digest(context, occasion))
+    live = observed.child("Job", name)
+    return live is not None and jobs.state(live) is not JobState.COMPLETE
+
+
+def reach(observed: Observed, context: Context, since: datetime) -> Step:
+    """Find out whether the database is why pods take no requests, by a Job that has to reach it."""
+    left_s = (since + _PATIENCE - observed.now).total_seconds()
+    if left_s > 0:
+        return Step(look_again_s=left_s)
+    verdict, made = check(observed, context, f"no requests since {since.isoformat()}")
+    if verdict is Verdict.UNSOUND:
+        return made
+    if verdict is Verdict.SOUND:
+        # It was reached, and yet pods do not come back: it is asked again as long as they do not.
+        ended = [ref for ref in made.kept if _ended_before(observed, ref, _ASK_AGAIN)]
+        made = structs.replace(made, kept=[ref for ref in made.kept if ref not in ended])
+        made |= Step(deleted=ended, look_again_s=_ASK_AGAIN.total_seconds())
+    # That the money is not known to be sound follows from the database being away: it says nothing more.
+    found = [one for one in made.findings if one.type is not Type.LEDGER_SOUND]
+    return structs.replace(made, findings=found)
+
+
+def _ended_before(observed: Observed, ref: Ref, past: timedelta) -> bool:
+    ended_at = jobs.ended_at(observed.children[ref])
+    return ended_at is not None and ended_at + past <= observed.now
+
+
+def unreachable(said: str) -> Finding:
+    """Say that the database cannot be reached, in the words of a Job that has tried."""
+    message = "the database cannot be reached" + (f": {said}" if said else "")
+    return Finding(Type.DATABASE_REACHABLE, FALSE, Reason.DATABASE_UNREACHABLE, message)
+
+
+def _check_digest(context: Context, occasion: str) -> str:
+    return drift.digest([context.image, occasion], 8)
+
+
+def _ledger(reason: Reason, message: str, *, stalled: bool = False) -> Finding:
+    return Finding(Type.LEDGER_SOUND, FALSE, reason, message, stalled=stalled)
 
 
 def not_needed() -> Finding:

@@ -15,7 +15,7 @@ from picopay_operator import contract, names
 from picopay_operator.conditions import TRUE, Reason, Type
 from picopay_operator.contract import MigrationReport
 from picopay_operator.names import Component
-from picopay_operator.plan import jobs, rollout
+from picopay_operator.plan import jobs, running
 from picopay_operator.plan.jobs import JobState, Live
 from picopay_operator.plan.outcome import Observed
 from picopay_operator.spec.status import Condition, ServedRelease
@@ -175,7 +175,7 @@ def condition(observed: Observed, kind: Type) -> Condition | None:
 
 def beside(observed: Observed) -> list[Live]:
     """Return the API's Deployments to which the Service does not lead."""
-    active = rollout.active_deployment(observed)
+    active = running.active_deployment(observed)
     return [
         one
         for one in observed.of_kind("Deployment")

@@ -13,7 +13,7 @@ from picopay_operator import contract, names
 from picopay_operator.conditions import TRUE, Reason, Type
 from picopay_operator.contract import MigrationReport
 from picopay_operator.names import Component
-from picopay_operator.plan import jobs, rollout, secrets
+from picopay_operator.plan import jobs, running, secrets
 from picopay_operator.plan.jobs import Live
 from picopay_operator.plan.outcome import Observed
 from picopay_operator.plugin.changes import beside, condition
@@ -245,7 +245,7 @@ def _event(body: Live, about: str) -> Event:
 
 def _workloads(observed: Observed) -> Iterator[Workload]:
     """Yield Deployments and StatefulSets: first the one that serves, then the others of the API."""
-    active, order = rollout.active_deployment(observed), [one.value for one in Component]
+    active, order = running.active_deployment(observed), [one.value for one in Component]
     waiting = {one["metadata"]["name"] for one in beside(observed)}
     found = [("Deployment", one) for one in observed.of_kind("Deployment")]
     found += [("StatefulSet", one) for one in observed.of_kind("StatefulSet")]

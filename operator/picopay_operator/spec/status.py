@@ -60,6 +60,12 @@ class Revisions(Kind, frozen=True):
         Annotated[str, Meta(description="The oldest revision that the version can work with.")]
         | None
     ) = None
+    oldest_release: (
+        Annotated[
+            str, Meta(description="The revision of the oldest release that the database admits.")
+        ]
+        | None
+    ) = None
     plan: Annotated[
         list[str],
         Meta(max_length=64, description="What a migration would do, a revision a line."),
@@ -67,7 +73,15 @@ class Revisions(Kind, frozen=True):
     plan_hash: (
         Annotated[str, Meta(description="What an approval of that plan has to name.")] | None
     ) = None
+    waiting: Annotated[
+        list[str],
+        Meta(
+            max_length=64,
+            description="What waits until the pods of earlier releases are gone, a revision a line.",
+        ),
+    ] = []
     attempts: Annotated[int, Meta(ge=0, description="Attempts of the migration so far.")] = 0
+    seconds: Annotated[int, Meta(ge=0, description="How long the migration took.")] | None = None
     job: Annotated[str, Meta(description="The Job from which all this is known.")] | None = None
     exit_code: Annotated[int, Meta(description="How it has ended.")] | None = None
 
