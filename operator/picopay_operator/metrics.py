@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from prometheus_client import Counter, Gauge, Histogram
 
 from picopay_operator.cache import Key
-from picopay_operator.spec.status import Condition, ConditionStatus
+from picopay_operator.spec.status import Condition, ConditionStatus, Revisions
 
 RECONCILES = Counter(
     "picopay_operator_reconciles",
@@ -16,6 +16,11 @@ RECONCILE_SECONDS = Histogram(
     "picopay_operator_reconcile_seconds",
     "How long a pass takes.",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+MIGRATION_SECONDS = Histogram(
+    "picopay_operator_migration_seconds",
+    "How long migrations of the schema took, from the Job's start to its end.",
+    buckets=(1, 2.5, 5, 10, 30, 60, 300, 900, 3_600, 14_400),
 )
 APPLIED = Counter("picopay_operator_applied", "Objects that were applied.", ["kind"])
 QUEUE_DEPTH = Gauge("picopay_operator_queue_depth", "Engines that wait to be looked at.")
@@ -48,6 +53,12 @@ def note_conditions(key: Key, conditions: Sequence[Condition]) -> None:
     """Show the conditions of an engine."""
     for condition in conditions:
         CONDITION.labels(key.namespace, key.name, condition.type).set(_NUMBERS[condition.status])
+
+
+def note_migration(before: Revisions, after: Revisions) -> None:
+    """Count a migration, once its end is known."""
+    if after.seconds is not None and (after.job, after.seconds) != (before.job, before.seconds):
+        MIGRATION_SECONDS.observe(after.seconds)
 
 
 def forget_engine(key: Key, types: Sequence[str]) -> None:

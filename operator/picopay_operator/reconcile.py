@@ -204,6 +204,7 @@ class Reconciler:
             await self._cluster.post(engine.metadata, notice, now)
         if msgspec.to_builtins(wanted.status) != msgspec.to_builtins(engine.status):
             await self._cluster.write_status(engine.metadata, wanted.status)
+        metrics.note_migration(engine.status.schema, wanted.status.schema)
 
     async def _report_invalid(self, body: object, why: str) -> float | None:
         """Show that a spec is not understood; nothing helps but another one."""

@@ -19,7 +19,7 @@ from support.controlplane.plays import Exits
 from support.controlplane.servers import ControlPlane
 from support.world import report
 
-pytestmark = [pytest.mark.usefixtures("definition"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.usefixtures("definition"), pytest.mark.timeout(1_200)]
 
 _LIVES_MIN = 10  # far fewer than it takes: the test would have lost its sense
 _LIVES_MAX = 150

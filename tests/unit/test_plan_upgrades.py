@@ -95,6 +95,7 @@ def test_an_engine_that_names_no_version_stays_with_the_one_it_has() -> None:
     world.change(replicas=5, logLevel="DEBUG")
     world.run()
     assert world.image() == "picopay/picopay-api:1.4.0"
+    assert "brings picopay/picopay-api:1.5.0" in world.condition(Type.ROLLOUT_COMPLETE).message
     # A mirror has the same version.
     world.change(image={"repository": "mirror.example/picopay"})
     world.run()

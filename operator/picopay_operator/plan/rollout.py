@@ -195,6 +195,10 @@ def _progress(observed: Observed, context: Context, *wanted: Manifest) -> Findin
         # What ails a pod says more than that there are not enough of them.
         return next((one for one in found if one.reason is not Reason.PROGRESSING), found[0])
     message = f"all pods run {context.image}"
+    spec = observed.engine.spec
+    brings = admitted.image_of(spec, observed.release, None)[0]
+    if not (spec.version or spec.image.tag) and brings != context.image:
+        message += f"; this operator brings {brings}, and spec.version asks for it"
     if observed.engine.spec.suspended:
         message = "no pods run, as the engine is suspended"
     return Finding(Type.ROLLOUT_COMPLETE, TRUE, Reason.ROLLED_OUT, message)
