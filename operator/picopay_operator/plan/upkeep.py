@@ -27,7 +27,7 @@ _ASK_AGAIN = timedelta(minutes=5)
 
 
 class Verdict(Enum):
-    """What is known of the money."""
+    """What is known of the money. What cannot be checked is not sound."""
 
     SOUND = 1
     UNKNOWN = 2
@@ -99,9 +99,8 @@ def _failed_check(observed: Observed, live: jobs.Live) -> tuple[Verdict, Step]:
         if exit_code == ExitCode.UNAVAILABLE:
             found.append(unreachable(said))
         return Verdict.UNKNOWN, tried | Step(findings=found)
-    unsound = exit_code == ExitCode.FAILED
     reason, message = Reason.CHECK_FAILED, f"the money could not be checked: {said}"
-    if unsound:
+    if exit_code == ExitCode.FAILED:
         told = [
             f"{one.ledger} {one.subject}: {one.detail}"
             for one in (report.findings if report else ())
@@ -117,7 +116,7 @@ def _failed_check(observed: Observed, live: jobs.Live) -> tuple[Verdict, Step]:
         f" {names.ACCEPT_FINDINGS}={name} goes on all the same"
     )
     found = [_ledger(reason, message, stalled=True)]
-    return Verdict.UNSOUND if unsound else Verdict.UNKNOWN, kept | Step(findings=found)
+    return Verdict.UNSOUND, kept | Step(findings=found)
 
 
 def is_open(observed: Observed, context: Context, occasion: str) -> bool:
@@ -133,15 +132,17 @@ def reach(observed: Observed, context: Context, since: datetime) -> Step:
     if left_s > 0:
         return Step(look_again_s=left_s)
     verdict, made = check(observed, context, f"no requests since {since.isoformat()}")
-    if verdict is Verdict.UNSOUND:
-        return made
     if verdict is Verdict.SOUND:
         # It was reached, and yet pods do not come back: it is asked again as long as they do not.
         ended = [ref for ref in made.kept if _ended_before(observed, ref, _ASK_AGAIN)]
         made = structs.replace(made, kept=[ref for ref in made.kept if ref not in ended])
         made |= Step(deleted=ended, look_again_s=_ASK_AGAIN.total_seconds())
-    # That the money is not known to be sound follows from the database being away: it says nothing more.
-    found = [one for one in made.findings if one.type is not Type.LEDGER_SOUND]
+    # Nobody has asked for the money: that it could not be checked follows from what is wrong anyway.
+    found = [
+        one
+        for one in made.findings
+        if one.type is not Type.LEDGER_SOUND or one.reason is Reason.FINDINGS
+    ]
     return structs.replace(made, findings=found)
 
 
