@@ -139,6 +139,8 @@ def _slim(body: Mapping[str, Any], kind: str = "") -> Object:
     if kind == "Pod":
         few = {name: metadata[name] for name in _OF_A_POD if name in metadata}
         few["resourceVersion"] = metadata.get("resourceVersion", "")
+        if image := metadata.get("annotations", {}).get(names.IMAGE):
+            few["annotations"] = {names.IMAGE: image}
         return {"metadata": few, "status": dict(body.get("status", {}))}
     slim = {**body, "metadata": metadata}
     if kind == "Deployment":

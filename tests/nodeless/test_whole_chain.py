@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from picopay_api.database_url import DatabaseUrl
 from picopay_api.store import schema
 from picopay_api.worker.audit_all import audit_everything
 from picopay_operator.conditions import Type
+from picopay_operator.plan import upkeep
 from support.api import as_key
 from support.controlplane.api_server import ApiServer
 from support.controlplane.kubelet import Kubelet
@@ -102,7 +104,45 @@ async def test_a_new_version_comes_in_and_nobody_notices(
     await audited(empty_database_url)
 
 
-async def test_a_database_that_was_away_is_found_again(case: Nodeless, tmp_path: Path) -> None:
+async def test_what_turns_a_release_away_comes_after_its_last_pod(
+    case: Nodeless, empty_database_url: DatabaseUrl, tmp_path: Path
+) -> None:
+    release = Release(tmp_path / "next")
+    release.add("CREATE TABLE picopay.more (id uuid)")
+    release.add("DROP TABLE picopay.more", admits_older=False)
+    case.kubelet.images[NEXT] = image_of(NEXT, release.folder)
+    await case.database(empty_database_url)
+    await case.apply(TWO)
+    await case.ready()
+    secret = await case.admin_key()
+    async with case.client(secret) as client:
+        await make_shop(client)
+    async with case.service() as service, asyncio.TaskGroup() as group:
+        customers = Customers(service.url, as_key(secret))
+        for number in range(6):
+            group.create_task(customers.pay_on(0.1 + 0.3 * (number % 3)))
+        await customers.paid(10)
+        await case.apply({**TWO, "version": NEXT})
+        await case.only_pods_of(NEXT)
+
+        async def contracted() -> bool:
+            return bool(await value(empty_database_url, REVISION) == release.revisions()[-1])
+
+        await eventually(contracted, within_s=60)
+        await case.ready()
+        customers.done.set()
+    assert set(customers.answers) == {"201"}
+    assert service.refused == 0
+    assert len(await case.jobs_ever("migrate")) == 3  # the first one, expand and contract
+    await case.apply({**TWO, "version": RELEASE.version})
+    await case.until(Type.STALLED, "True", "RollbackRefused")
+    await audited(empty_database_url)
+
+
+async def test_a_database_that_was_away_is_found_again(
+    case: Nodeless, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "_PATIENCE", timedelta(seconds=1))
     async with own_server(tmp_path / "database") as server:
         await case.database(server.postgres.owner_url)
         await case.apply(SMALL)
@@ -110,7 +150,7 @@ async def test_a_database_that_was_away_is_found_again(case: Nodeless, tmp_path:
         before = await case.pods()
         await server.end(signal.SIGINT)
         await case.until(Type.AVAILABLE, "False")
-        await case.until(Type.READY, "False")
+        await case.until(Type.READY, "False", "DatabaseUnreachable")
         assert await case.ports() == []
         await server.restart()
         await case.ready()

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from picopay_operator import names
+from picopay_operator.cache import _slim
 from picopay_operator.conditions import Notice, Type
 from picopay_operator.contract import ADMIN_KEY, PREVIOUS_ADMIN_KEY
 from picopay_operator.manifests.context import Manifest
@@ -98,7 +99,9 @@ class World:
     def observed(self) -> Observed:
         return Observed(
             engine=self.engine(),
-            children=copy.deepcopy(self.children),
+            children={
+                ref: _slim(copy.deepcopy(one), ref.kind) for ref, one in self.children.items()
+            },
             secrets=dict(self.secrets),
             apis=self.apis,
             release=self.release,

@@ -35,10 +35,13 @@ def test_an_event_that_is_late_changes_nothing() -> None:
 
 def test_what_nobody_looks_at_is_not_kept() -> None:
     cache = Cache()
-    cache.note_child("Pod", pod(1))
+    one = pod(1)
+    one["metadata"]["annotations"] = {names.IMAGE: "picopay:1", "sidecar.example/status": "{}"}
+    cache.note_child("Pod", one)
     kept = cache.children(KEY)[REF]
     assert "spec" not in kept
     assert "managedFields" not in kept["metadata"]
+    assert kept["metadata"]["annotations"] == {names.IMAGE: "picopay:1"}
 
 
 def test_what_is_gone_is_forgotten() -> None:
