@@ -29,7 +29,7 @@ AFFINITY = {
     }
 }
 TOLERATION = {"key": "payments", "operator": "Exists"}
-IN_CLUSTER = {"database": {"secretRef": None, "postgres": {}}}
+IN_CLUSTER: dict[str, Any] = {"database": {"secretRef": None, "postgres": {}}}
 OF_CNPG = {"database": {"secretRef": None, "cloudNativePG": {"instances": 1}}}
 REFERRED = {"database": {"secretRef": None, "cloudNativePG": {"clusterRef": {"name": "bank"}}}}
 
@@ -45,7 +45,7 @@ class Seen(NamedTuple):
     place: str
     as_: Any = None
     beside: Mapping[str, Any] = {}
-    field: Mapping[str, Any] | None = None
+    field: dict[str, Any] | None = None
     """The change itself, where the field is in a list."""
 
 
