@@ -1,6 +1,7 @@
 """The operator's metrics, and what counts them. Served by `health.py` under `/metrics`."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -33,6 +34,11 @@ CONDITION = Gauge(
     "The conditions of an engine: 1 true, 0 false, -1 unknown.",
     ["namespace", "engine", "type"],
 )
+MIGRATION_SECONDS = Gauge(
+    "picopay_operator_migration_seconds",
+    "How long the last migration of an engine took, with all its attempts.",
+    ["namespace", "engine"],
+)
 REQUESTS = Gauge("picopay_operator_api_requests", "Requests to the API server so far.")
 
 _NUMBERS = {ConditionStatus.TRUE: 1, ConditionStatus.FALSE: 0, ConditionStatus.UNKNOWN: -1}
@@ -50,10 +56,15 @@ def note_conditions(key: Key, conditions: Sequence[Condition]) -> None:
         CONDITION.labels(key.namespace, key.name, condition.type).set(_NUMBERS[condition.status])
 
 
+def note_migration(key: Key, seconds: float) -> None:
+    """Show how long the last migration of an engine took."""
+    MIGRATION_SECONDS.labels(*key).set(seconds)
+
+
 def forget_engine(key: Key, types: Sequence[str]) -> None:
     """Show an engine no more."""
     for kind in types:
-        try:
-            CONDITION.remove(key.namespace, key.name, kind)
-        except KeyError:  # it was never shown
-            continue
+        with suppress(KeyError):  # it was never shown
+            CONDITION.remove(*key, kind)
+    with suppress(KeyError):
+        MIGRATION_SECONDS.remove(*key)

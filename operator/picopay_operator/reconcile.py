@@ -26,7 +26,7 @@ from picopay_operator.errors import (
     Unprocessable,
 )
 from picopay_operator.logs import Event
-from picopay_operator.plan import plan, secrets
+from picopay_operator.plan import jobs, plan, secrets
 from picopay_operator.plan.outcome import Observed, Plan, Release
 from picopay_operator.spec.engine import Engine, ObjectMeta
 from picopay_operator.spec.status import EngineStatus
@@ -122,6 +122,9 @@ class Reconciler:
             await self._cluster.set_finalizer(engine.metadata, held=False)
             return None
         metrics.note_conditions(key, wanted.status.conditions)
+        took_s = _migration_s(observed, wanted.status.schema.job)
+        if took_s is not None:
+            metrics.note_migration(key, took_s)
         return self._look_again_s(key, wanted, changed=deeds.changed)
 
     def _look_again_s(self, key: Key, wanted: Plan, *, changed: bool) -> float:
@@ -259,6 +262,15 @@ class Reconciler:
             await self._cluster.post(metadata, notice, now)
         if msgspec.to_builtins(status) != msgspec.to_builtins(known.status):
             await self._cluster.write_status(metadata, status)
+
+
+def _migration_s(observed: Observed, job: str | None) -> float | None:
+    """Return how long a Job took that has ended; None where it has not, or is not there."""
+    live = observed.child("Job", job) if job else None
+    began, ended_at = (live or {}).get("status", {}).get("startTime"), jobs.ended_at(live or {})
+    if not began or ended_at is None:
+        return None
+    return (ended_at - datetime.fromisoformat(began)).total_seconds()
 
 
 def _failure(error: Exception) -> list[Finding]:
