@@ -228,7 +228,8 @@ async def test_what_would_lose_data_is_refused(api_server: ApiServer, change: Ch
 
 def test_every_rule_is_tried_where_it_stands() -> None:
     schema = crd.definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    tried = [(one.message, one.wrong) for one in (*CASES.values(), *CHANGES.values())]
+    tried = [(case.message, case.wrong) for case in CASES.values()]
+    tried += [(change.message, change.wrong) for change in CHANGES.values()]
     named = {message for message, _, _ in NAMES.values()}
     rules = [(place, rule["message"]) for place, rule in _rules(schema)]
     assert {message for _, message in rules} == {message for message, _ in tried} | named

@@ -59,7 +59,7 @@ class Children:
         self._api = api
 
     async def all(self) -> dict[Ref, Manifest]:
-        found = {}
+        found: dict[Ref, Manifest] = {}
         for kind in (*(one.kind for one in CHILDREN if one.kind != "Pod"), "Secret"):
             query = {"labelSelector": f"{names.ENGINE_LABEL}={NAME}"}
             path = RESOURCES[kind].path(self._api.namespace)
@@ -110,9 +110,8 @@ async def operator(control_plane: ControlPlane, case: Case) -> AsyncIterator[Ope
 
 
 @pytest.fixture
-async def everything(operator: Operator, case: Case) -> AsyncIterator[dict[Ref, Manifest]]:
-    """Return what belongs to an engine that wants everything, once it serves."""
-    assert operator
+async def everything(case: Case) -> AsyncIterator[dict[Ref, Manifest]]:
+    """Return what belongs to an engine that wants everything, once an operator has it serve."""
     await case.apply(_EVERYTHING)
     # Until the optional kinds are installed it serves, and says what is missing.
     await case.until(Type.EXPOSED, "False", "OptionalAPIMissing")
@@ -124,6 +123,7 @@ async def everything(operator: Operator, case: Case) -> AsyncIterator[dict[Ref, 
         yield await Children(case.api).all()
 
 
+@pytest.mark.usefixtures("operator")
 async def test_every_kind_is_repaired_and_what_others_add_stays(
     case: Case, everything: dict[Ref, Manifest]
 ) -> None:
@@ -176,6 +176,7 @@ async def test_every_kind_is_repaired_and_what_others_add_stays(
             assert [one["name"] for one in containers][1:] == ["sidecar"]
 
 
+@pytest.mark.usefixtures("operator")
 async def test_every_kind_is_made_again(case: Case, everything: dict[Ref, Manifest]) -> None:
     children = Children(case.api)
     # A volume is never made anew, nor the password that it knows.

@@ -87,8 +87,8 @@ async def test_a_secret_is_followed_by_all_that_refer_to_it_and_only_while_they_
     assert await steady(requests) == quiet
 
 
-async def test_a_paused_engine_is_left_as_it_is(operator: Operator, case: Case) -> None:
-    assert operator
+@pytest.mark.usefixtures("operator")
+async def test_a_paused_engine_is_left_as_it_is(case: Case) -> None:
     await case.apply({"paused": True})
     await case.until(Type.PAUSED, "True", "Paused")
     assert await steady(lambda: case.api.list("Deployment")) == []
@@ -109,10 +109,8 @@ async def test_a_paused_engine_is_left_as_it_is(operator: Operator, case: Case) 
     assert (told.count("Paused"), told.count("Resumed")) == (2, 2)
 
 
-async def test_a_suspended_engine_has_no_pods_and_keeps_its_data(
-    operator: Operator, case: Case
-) -> None:
-    assert operator
+@pytest.mark.usefixtures("operator")
+async def test_a_suspended_engine_has_no_pods_and_keeps_its_data(case: Case) -> None:
     await case.apply(_POSTGRES)
     await case.ready()
     kept = {}
@@ -226,8 +224,8 @@ async def test_two_operators_have_each_their_own_namespaces(
             await one.apply({"version": "1.0.0"})
         for one in (case, other):
             await one.ready()
-        for one, there in ((operator, case), (second, other)):
-            assert one._cache.namespaces() == {there.api.namespace}
+        assert operator._cache.namespaces() == {case.api.namespace}
+        assert second._cache.namespaces() == {name}
         lease = await other.api.get("Lease", names.FIELD_MANAGER)
         assert lease["spec"]["holderIdentity"]
     # Where one is gone, the other does not take over what is not its own.

@@ -8,6 +8,7 @@ import pytest
 from picopay_operator import reconcile
 from picopay_operator.__main__ import Operator
 from picopay_operator.conditions import Type
+from picopay_operator.plan import plan
 from picopay_operator.plan.outcome import Observed, Plan
 from support.controlplane.api_server import ApiServer, Manifest
 from support.controlplane.operating import NAME, Case, operating
@@ -72,12 +73,11 @@ async def test_what_the_api_server_refuses_stalls_until_the_spec_is_another(case
 async def test_a_defect_of_the_operator_is_shown_and_disturbs_nobody(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = reconcile.plan
 
     def wrong(observed: Observed) -> Plan:
         if observed.name == "unlucky":
             raise RuntimeError("with something secret in it")
-        return right(observed)
+        return plan(observed)
 
     monkeypatch.setattr(reconcile, "plan", wrong)
     await case.apply(name="unlucky")
