@@ -25,6 +25,9 @@ from picopay_operator.reconcile import Reconciler
 from picopay_operator.secret_watch import SecretWatch
 from picopay_operator.settings import Settings, SettingsError
 
+_KIND_LISTED_S = 5.0
+"""How long after it has told of a new kind the API server has it in its lists, at the latest."""
+
 _log = logs.get_logger(__name__)
 
 
@@ -60,6 +63,7 @@ class Operator:
             self._watch.listed,
         )
         self._leads = False
+        self._kinds_later: asyncio.TimerHandle | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work, or stand by, until `stop` is set or the Lease is lost."""
@@ -107,6 +111,13 @@ class Operator:
         self._secrets.follow(self._cache.namespaces())
 
     def _on_kinds(self) -> None:
+        self._look_for_kinds()
+        if self._kinds_later is not None:
+            self._kinds_later.cancel()
+        loop = asyncio.get_running_loop()
+        self._kinds_later = loop.call_later(_KIND_LISTED_S, self._look_for_kinds)
+
+    def _look_for_kinds(self) -> None:
         self._reconcile.forget_kinds()
         for key in list(self._cache.engines):
             self._queue.wake(key)

@@ -2,8 +2,8 @@
 
 Called by the plan: what is as it should be is not applied again. An object differs when the operator wants
 something else than what it applied last (a digest in an annotation knows), or when somebody has changed what
-the operator had applied. What others have added is theirs: lists that Kubernetes merges by a key are compared
-by that key.
+the operator had applied. What others have added is theirs, but for what Kubernetes replaces as a whole; lists
+that it merges by a key are compared by that key.
 """
 
 import hashlib
@@ -27,6 +27,9 @@ _ATOMIC = frozenset(
     }
 )
 """Lists that Kubernetes replaces as a whole, whatever their elements have."""
+
+_SELECTORS = frozenset({"selector", "podSelector", "namespaceSelector", "matchLabels"})
+"""Maps that Kubernetes replaces as a whole, too: one more label selects other pods, or none at all."""
 
 _QUANTITIES = frozenset({"requests", "limits", "sizeLimit"})
 _QUANTITY = re.compile(r"([+-]?[0-9.]+)([eE][+-]?[0-9]+|[numkKMGTPE]i?)?")
@@ -73,6 +76,8 @@ def _differences(wanted: Any, live: Any, path: str, *, whole: bool = False) -> I
                     yield place
             else:
                 yield from _differences(value, live.get(name), place, whole=whole)
+        if key in _SELECTORS:
+            yield from (f"{path}.{name}" for name in live if name not in wanted)
     elif isinstance(wanted, Sequence) and not isinstance(wanted, str):
         yield from _in_list(wanted, live, path, whole=whole or key in _ATOMIC)
     elif wanted != live and not (

@@ -19,7 +19,6 @@ class Event(StrEnum):
     STARTED = "operator started"
     LEADING = "leading"
     STOPPED_LEADING = "stopped leading"
-    WATCHING = "watching"
     RECONCILE_FAILED = "reconcile failed"
     APPLIED = "applied"
     DELETED = "deleted"

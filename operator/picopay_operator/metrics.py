@@ -1,11 +1,12 @@
 """The operator's metrics, and what counts them. Served by `health.py` under `/metrics`."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from picopay_operator.cache import Key
-from picopay_operator.spec.status import Condition, ConditionStatus, Revisions
+from picopay_operator.spec.status import Condition, ConditionStatus
 
 RECONCILES = Counter(
     "picopay_operator_reconciles",
@@ -16,11 +17,6 @@ RECONCILE_SECONDS = Histogram(
     "picopay_operator_reconcile_seconds",
     "How long a pass takes.",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
-)
-MIGRATION_SECONDS = Histogram(
-    "picopay_operator_migration_seconds",
-    "How long migrations of the schema took, from the Job's start to its end.",
-    buckets=(1, 2.5, 5, 10, 30, 60, 300, 900, 3_600, 14_400),
 )
 APPLIED = Counter("picopay_operator_applied", "Objects that were applied.", ["kind"])
 QUEUE_DEPTH = Gauge("picopay_operator_queue_depth", "Engines that wait to be looked at.")
@@ -37,6 +33,11 @@ CONDITION = Gauge(
     "picopay_operator_engine_condition",
     "The conditions of an engine: 1 true, 0 false, -1 unknown.",
     ["namespace", "engine", "type"],
+)
+MIGRATION_SECONDS = Gauge(
+    "picopay_operator_migration_seconds",
+    "How long the last migration of an engine took, with all its attempts.",
+    ["namespace", "engine"],
 )
 REQUESTS = Gauge("picopay_operator_api_requests", "Requests to the API server so far.")
 
@@ -55,16 +56,15 @@ def note_conditions(key: Key, conditions: Sequence[Condition]) -> None:
         CONDITION.labels(key.namespace, key.name, condition.type).set(_NUMBERS[condition.status])
 
 
-def note_migration(before: Revisions, after: Revisions) -> None:
-    """Count a migration, once its end is known."""
-    if after.seconds is not None and (after.job, after.seconds) != (before.job, before.seconds):
-        MIGRATION_SECONDS.observe(after.seconds)
+def note_migration(key: Key, seconds: float) -> None:
+    """Show how long the last migration of an engine took."""
+    MIGRATION_SECONDS.labels(*key).set(seconds)
 
 
 def forget_engine(key: Key, types: Sequence[str]) -> None:
     """Show an engine no more."""
     for kind in types:
-        try:
-            CONDITION.remove(key.namespace, key.name, kind)
-        except KeyError:  # it was never shown
-            continue
+        with suppress(KeyError):  # it was never shown
+            CONDITION.remove(*key, kind)
+    with suppress(KeyError):
+        MIGRATION_SECONDS.remove(*key)

@@ -33,6 +33,7 @@ from picopay_operator.spec.status import EngineStatus
 
 _KINDS_FRESH_S = 30.0
 _AFTER_CHANGE_S = 0.05
+_SUMMARY = (Type.READY, Type.RECONCILING, Type.STALLED)
 _log = logs.get_logger(__name__)
 
 
@@ -113,13 +114,16 @@ class Reconciler:
         if wanted.finalizer and not observed.engine.metadata.deletion_timestamp:
             await self._hold(engine)
         deeds = await self._carry_out(key, engine, wanted)
-        await self._report(engine, wanted)
         if deeds.refusal is not None:
+            await self._report(engine, self._with_refusal(engine, wanted, deeds.refusal))
             raise deeds.refusal
+        await self._report(engine, wanted)
         if wanted.finalizer is False:
             await self._cluster.set_finalizer(engine.metadata, held=False)
             return None
         metrics.note_conditions(key, wanted.status.conditions)
+        if wanted.status.schema.seconds is not None:
+            metrics.note_migration(key, wanted.status.schema.seconds)
         return self._look_again_s(key, wanted, changed=deeds.changed)
 
     def _look_again_s(self, key: Key, wanted: Plan, *, changed: bool) -> float:
@@ -198,13 +202,27 @@ class Reconciler:
             )
         return _Deeds(changed, refusal)
 
+    def _with_refusal(self, engine: Engine, wanted: Plan, refusal: OperatorError) -> Plan:
+        """Return a plan whose status says what was refused.
+
+        What the plan alone would say is never shown in between: whoever waits for an engine that stands still
+        would be told with each retry that it moves, and that it does not.
+        """
+        now = self._now().isoformat(timespec="seconds")
+        before, generation = engine.status.conditions, engine.metadata.generation
+        merged = conditions.merge(_failure(refusal), before, generation, now)
+        shown = {one.type: one for one in merged if one.type in _SUMMARY}
+        after = [shown.get(one.type, one) for one in wanted.status.conditions]
+        told = [one for one in conditions.notices(before, after) if one not in wanted.notices]
+        status = structs.replace(wanted.status, conditions=after)
+        return structs.replace(wanted, status=status, notices=[*wanted.notices, *told])
+
     async def _report(self, engine: Engine, wanted: Plan) -> None:
         now = self._now().isoformat(timespec="seconds")
         for notice in wanted.notices:
             await self._cluster.post(engine.metadata, notice, now)
         if msgspec.to_builtins(wanted.status) != msgspec.to_builtins(engine.status):
             await self._cluster.write_status(engine.metadata, wanted.status)
-        metrics.note_migration(engine.status.schema, wanted.status.schema)
 
     async def _report_invalid(self, body: object, why: str) -> float | None:
         """Show that a spec is not understood; nothing helps but another one."""
@@ -225,15 +243,8 @@ class Reconciler:
     async def _report_failure(self, body: object, error: Exception) -> None:
         """Show why a pass has failed, if that can be shown."""
         known = msgspec.convert(body, _Decoded)
-        reason, stalled = _reason(error)
-        said = str(error) if isinstance(error, OperatorError) else type(error).__name__
-        findings = [
-            Finding(Type.READY, FALSE, reason, said),
-            Finding(Type.RECONCILING, FALSE if stalled else TRUE, reason, said),
-            Finding(Type.STALLED, TRUE if stalled else FALSE, reason, said),
-        ]
         try:
-            await self._show(known, findings)
+            await self._show(known, _failure(error))
         except OperatorError:
             return  # it is in the log, and the queue comes back
 
@@ -250,6 +261,17 @@ class Reconciler:
             await self._cluster.post(metadata, notice, now)
         if msgspec.to_builtins(status) != msgspec.to_builtins(known.status):
             await self._cluster.write_status(metadata, status)
+
+
+def _failure(error: Exception) -> list[Finding]:
+    """Return what an engine says of itself when a pass over it has failed."""
+    reason, stalled = _reason(error)
+    said = str(error) if isinstance(error, OperatorError) else type(error).__name__
+    return [
+        Finding(Type.READY, FALSE, reason, said),
+        Finding(Type.RECONCILING, FALSE if stalled else TRUE, reason, said),
+        Finding(Type.STALLED, TRUE if stalled else FALSE, reason, said),
+    ]
 
 
 def _reason(error: Exception) -> tuple[Reason, bool]:

@@ -1,5 +1,6 @@
 """The definition of a `PicoPayEngine` on a real API server: taken, explained, filled in, shown, scaled."""
 
+import copy
 import json
 import re
 import subprocess
@@ -15,6 +16,7 @@ from support.controlplane.api_server import ApiServer, Manifest, RefusedError
 from support.controlplane.engine import SMALLEST, created, engine, overlaid, refusal
 from support.controlplane.servers import ControlPlane
 from support.kube_tools import program
+from support.waiting import eventually
 
 BYTES_MAX = 200_000  # a definition that `kubectl apply` can keep in an annotation beside itself
 NOW = "2026-01-01T00:00:00Z"
@@ -222,3 +224,39 @@ async def test_conditions_are_one_of_a_type(api_server: ApiServer) -> None:
     ready = condition(type="Ready", status="True", reason="Applied", message="")
     with pytest.raises(RefusedError, match="duplicate entries"):
         await with_status(api_server, conditions=[ready, ready])
+
+
+async def test_engines_outlive_another_release_of_the_definition(
+    api_server: ApiServer, definition: Manifest
+) -> None:
+    whole = {"metadata": {"name": definition["metadata"]["name"]}}
+    whole |= {key: definition[key] for key in ("apiVersion", "kind", "spec")}
+    older = copy.deepcopy(whole)
+    fields = older["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    del fields["properties"]["monitoring"]
+
+    async def knows(*, monitoring: bool) -> None:
+        async def is_served() -> bool:
+            kept = await created(api_server, engine(name="probe"))
+            return ("monitoring" in kept["spec"]) is monitoring
+
+        await eventually(is_served)
+
+    await api_server.apply(older)
+    await knows(monitoring=False)
+    before = await api_server.create(engine(overlaid(SMALLEST, {"replicas": 3})))
+    await api_server.apply(whole)
+    await knows(monitoring=True)
+    after = await api_server.get("PicoPayEngine", "demo")
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert after["metadata"]["generation"] == 1
+    # What is new has its default, and nothing else has changed.
+    assert after["spec"].pop("monitoring")["serviceMonitor"]["enabled"] is False
+    assert after["spec"] == before["spec"]
+    # And back: what the older one does not know goes, and the engine stays.
+    await api_server.apply(older)
+    await knows(monitoring=False)
+    kept = await api_server.get("PicoPayEngine", "demo")
+    assert (kept["metadata"]["uid"], kept["spec"]) == (before["metadata"]["uid"], before["spec"])
+    await api_server.apply(whole)
+    await knows(monitoring=True)

@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from picopay_operator.conditions import Type
-from picopay_operator.resources import RESOURCES, Resource
 from support.chart_files import OPERATOR, helm
 from support.controlplane.api_proxy import ApiProxy, proxied_api
 from support.controlplane.api_server import ApiServer, Manifest
 from support.controlplane.operating import NAME, Case, operating
+from support.controlplane.optional_kinds import optional_kinds_in
 from support.controlplane.player import Player
 from support.controlplane.servers import ControlPlane
 from support.waiting import eventually
@@ -95,49 +95,8 @@ async def granted(plane: ControlPlane, home: ApiServer, *namespaces: str) -> Asy
 @pytest.fixture
 async def optional_kinds(api_server: ApiServer) -> AsyncIterator[None]:
     """Have the API server serve kinds that a cluster may lack, whatever is in their objects."""
-    names = []
-    for resource in RESOURCES.values():
-        if not resource.optional:
-            continue
-        names.append(f"{resource.plural}.{resource.group}")
-        await api_server.apply(_definition(resource, names[-1]))
-    yield
-    for name in names:
-        await api_server.delete("CustomResourceDefinition", name)
-
-    async def are_gone() -> bool:
-        return not [n for n in names if await api_server.find("CustomResourceDefinition", n)]
-
-    await eventually(are_gone)
-
-
-def _definition(resource: Resource, name: str) -> Manifest:
-    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    version = {
-        "name": resource.version,
-        "served": True,
-        "storage": True,
-        "schema": {"openAPIV3Schema": anything},
-        "subresources": {"status": {}},
-    }
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {
-            "name": name,
-            "annotations": {"api-approved.kubernetes.io": "unapproved, for tests"},
-        },
-        "spec": {
-            "group": resource.group,
-            "scope": "Namespaced",
-            "names": {
-                "kind": resource.kind,
-                "plural": resource.plural,
-                "singular": resource.kind.lower(),
-            },
-            "versions": [version],
-        },
-    }
+    async with optional_kinds_in(api_server):
+        yield
 
 
 @pytest.mark.usefixtures("optional_kinds")

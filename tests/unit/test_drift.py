@@ -83,3 +83,24 @@ def test_what_was_applied_before_and_is_wanted_no_more_is_seen() -> None:
     before = marked({"metadata": {"name": "x"}, "spec": {"paused": True}})
     after = marked({"metadata": {"name": "x"}, "spec": {}})
     assert differences(after, before) == ["metadata.annotations.picopay.io/applied"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "live"),
+    [
+        ({"selector": {"a": "b"}}, {"selector": {"a": "b", "c": "d"}}),
+        (
+            {"podSelector": {"matchLabels": {"a": "b"}}},
+            {"podSelector": {"matchLabels": {"a": "b", "c": "d"}}},
+        ),
+        (
+            {"from": [{"namespaceSelector": {}}]},
+            {"from": [{"namespaceSelector": {"matchLabels": {"c": "d"}}}]},
+        ),
+    ],
+)
+def test_a_label_that_somebody_has_added_to_a_selector_is_seen(
+    wanted: dict[str, Any], live: dict[str, Any]
+) -> None:
+    assert differences(wanted, live)
+    assert differences(wanted, copy.deepcopy(wanted)) == []

@@ -1,11 +1,14 @@
 """Databases in the cluster, and what becomes of data when an engine goes."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from picopay_operator import names
 from picopay_operator.conditions import Type
+from picopay_operator.plan import plan
 from picopay_operator.resources import Ref
 from support.world import World, secret
 
@@ -124,3 +127,17 @@ def test_an_engine_is_held_before_anything_is_made() -> None:
     made = world.step()
     assert made.finalizer is True
     assert made.generated
+
+
+def test_data_that_cannot_be_given_up_in_time_does_not_hold_its_engine_for_ever() -> None:
+    world = in_cluster()
+    world.run()
+    world.change(deletionPolicy="Delete")
+    world.deleted_at = world.now
+    # Nothing of what is asked for is done.
+    for minutes, lets_go in ((0, False), (4, False), (6, True)):
+        observed = structs.replace(world.observed(), now=world.now + timedelta(minutes=minutes))
+        made = plan(observed)
+        assert made.finalizer is not lets_go
+        assert bool(made.apply or made.generated) is not lets_go
+        assert (Ref("PersistentVolumeClaim", "data-payments-postgres-0") in made.delete) is lets_go

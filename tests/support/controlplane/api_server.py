@@ -34,6 +34,8 @@ _VERSIONS = {
     "RoleBinding": "rbac.authorization.k8s.io/v1",
     "StatefulSet": "apps/v1",
     "StorageClass": "storage.k8s.io/v1",
+    "ValidatingAdmissionPolicy": "admissionregistration.k8s.io/v1",
+    "ValidatingAdmissionPolicyBinding": "admissionregistration.k8s.io/v1",
 }
 _REQUEST_TIMEOUT_S = 60.0
 _CONNECTIONS = httpx.Limits(max_connections=64, max_keepalive_connections=16)
