@@ -25,6 +25,9 @@ from picopay_operator.reconcile import Reconciler
 from picopay_operator.secret_watch import SecretWatch
 from picopay_operator.settings import Settings, SettingsError
 
+_KINDS_AFTER_S = (0.0, 1.0, 3.0, 10.0, 30.0)
+"""When to look for optional kinds, after something is heard of the definition of one."""
+
 _log = logs.get_logger(__name__)
 
 
@@ -107,6 +110,11 @@ class Operator:
         self._secrets.follow(self._cache.namespaces())
 
     def _on_kinds(self) -> None:
+        """Have all engines looked at, now and in a while: a kind is defined before it is served."""
+        for delay_s in _KINDS_AFTER_S:
+            asyncio.get_running_loop().call_later(delay_s, self._look_for_kinds)
+
+    def _look_for_kinds(self) -> None:
         self._reconcile.forget_kinds()
         for key in list(self._cache.engines):
             self._queue.wake(key)

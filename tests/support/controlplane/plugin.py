@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -127,10 +127,19 @@ async def no_definition(api_server: ApiServer) -> AsyncIterator[None]:
 
 
 @pytest.fixture
-async def foreign_kinds(api_server: ApiServer) -> AsyncIterator[list[Manifest]]:
+async def foreign_kinds(api_server: ApiServer) -> AsyncIterator[None]:
     """Have the API server serve the kinds that a cluster may lack, as their projects define them."""
+    async with foreign_kinds_served(api_server):
+        yield
+
+
+@asynccontextmanager
+async def foreign_kinds_served(api_server: ApiServer) -> AsyncIterator[None]:
+    """Have them served until the end of the block, and gone afterwards with all their objects."""
     wanted = foreign.definitions()
-    yield [await served(api_server, one) for one in wanted]
+    for one in wanted:
+        await served(api_server, one)
+    yield
     for one in wanted:
         await _undefine(api_server, one["metadata"]["name"])
 
