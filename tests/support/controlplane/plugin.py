@@ -174,7 +174,17 @@ async def _without_engines(api_server: ApiServer) -> None:
     name = crd.definition()["metadata"]["name"]
     if await api_server.find("CustomResourceDefinition", name) is None:
         return
-    listed = await api_server.request("GET", f"/apis/{names.API_VERSION}/{names.PLURAL}")
+    listed: Manifest = {}
+
+    async def are_listed() -> bool:
+        try:
+            answer = await api_server.request("GET", f"/apis/{names.API_VERSION}/{names.PLURAL}")
+        except RefusedError:  # it has changed a moment ago, and is not served again yet
+            return False
+        listed.update(answer)
+        return True
+
+    await eventually(are_listed)
     for one in listed["items"]:
         place = one["metadata"]
         if place.get("finalizers"):

@@ -24,8 +24,10 @@ class Tools:
 
     def __init__(self, plane: ControlPlane, namespace: str, folder: Path) -> None:
         self.warnings: list[str] = []
-        self._options = ("--kubeconfig", str(plane.admin_kubeconfig), "--namespace", namespace)
+        kubeconfig = folder / f"{namespace}.kubeconfig"
+        plane.kubeconfig(kubeconfig, plane.admin_token, namespace=namespace)
         self._environment = os.environ | {
+            "KUBECONFIG": str(kubeconfig),
             "HELM_CACHE_HOME": str(folder / "helm-cache"),
             "HELM_CONFIG_HOME": str(folder / "helm-config"),
             "HELM_DATA_HOME": str(folder / "helm-data"),
@@ -50,7 +52,7 @@ class Tools:
 
     async def _run(self, name: str, *words: str | Path, given: str = "") -> str:
         process = await asyncio.create_subprocess_exec(
-            *(program(name), *words, *self._options),
+            *(program(name), *words),
             env=self._environment,
             stdin=PIPE,
             stdout=PIPE,
