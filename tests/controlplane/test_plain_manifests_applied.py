@@ -36,11 +36,6 @@ async def case(no_definition: None, api_server: ApiServer, player: Player) -> As
     yield case
     await api_server.delete("Namespace", NAMESPACE)
 
-    async def is_gone() -> bool:
-        return await api_server.find("Namespace", NAMESPACE) is None
-
-    await eventually(is_gone)
-
 
 async def run_installer(plane: ControlPlane, case: Case, folder: Path) -> None:
     """Do what the Job does, as its account: its pod does not run here."""
