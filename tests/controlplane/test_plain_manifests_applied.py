@@ -84,7 +84,7 @@ async def test_the_commands_of_its_readme(
 
         # Away with it, while the Job is there and when it has removed itself.
         await tools.kubectl(*here, "delete", "ppe", "--all")
-        assert await case.is_gone(ENGINE)
+        await eventually(partial(case.is_gone, ENGINE))
         assert all("/secrets" in one for one in operator.refused(NAMESPACE))
     await case.api.delete("Job", INSTALLER)
 
