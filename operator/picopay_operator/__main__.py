@@ -25,8 +25,8 @@ from picopay_operator.reconcile import Reconciler
 from picopay_operator.secret_watch import SecretWatch
 from picopay_operator.settings import Settings, SettingsError
 
-_KIND_LISTED_S = 5.0
-"""How long after it has told of a new kind the API server has it in its lists, at the latest."""
+_KINDS_AFTER_S = (0.0, 1.0, 3.0, 10.0, 30.0)
+"""When to look for optional kinds, after something is heard of the definition of one."""
 
 _log = logs.get_logger(__name__)
 
@@ -63,7 +63,6 @@ class Operator:
             self._watch.listed,
         )
         self._leads = False
-        self._kinds_later: asyncio.TimerHandle | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work, or stand by, until `stop` is set or the Lease is lost."""
@@ -111,11 +110,9 @@ class Operator:
         self._secrets.follow(self._cache.namespaces())
 
     def _on_kinds(self) -> None:
-        self._look_for_kinds()
-        if self._kinds_later is not None:
-            self._kinds_later.cancel()
-        loop = asyncio.get_running_loop()
-        self._kinds_later = loop.call_later(_KIND_LISTED_S, self._look_for_kinds)
+        """Have all engines looked at, now and in a while: a kind is defined before it is served."""
+        for delay_s in _KINDS_AFTER_S:
+            asyncio.get_running_loop().call_later(delay_s, self._look_for_kinds)
 
     def _look_for_kinds(self) -> None:
         self._reconcile.forget_kinds()

@@ -113,13 +113,9 @@ def _engine() -> Schema:
 
 
 def _column(name: str, kind: str, priority: int, path: str, description: str) -> Schema:
-    return {
-        "name": name,
-        "type": kind,
-        "priority": priority,
-        "jsonPath": path,
-        "description": description,
-    }
+    column = {"name": name, "type": kind, "jsonPath": path, "description": description}
+    # The API server leaves 0 out, and a list that is not kept as it was written would always be a change.
+    return column | ({"priority": priority} if priority else {})
 
 
 def _validations(rules: Sequence[Rule]) -> Schema:

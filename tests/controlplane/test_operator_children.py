@@ -13,8 +13,8 @@ from picopay_operator.conditions import Type
 from picopay_operator.resources import CHILDREN, OPTIONAL, RESOURCES, Ref
 from support.controlplane.api_server import ApiServer, Manifest, RefusedError
 from support.controlplane.operating import NAME, Case, operating
-from support.controlplane.optional_kinds import optional_kinds_in
 from support.controlplane.player import Player
+from support.controlplane.plugin import foreign_kinds_served
 from support.controlplane.servers import ControlPlane
 from support.waiting import eventually
 
@@ -117,7 +117,7 @@ async def everything(case: Case) -> AsyncIterator[dict[Ref, Manifest]]:
     await case.until(Type.EXPOSED, "False", "OptionalAPIMissing")
     await case.until(Type.MONITORED, "False", "OptionalAPIMissing")
     await case.until(Type.AVAILABLE, "True")
-    async with optional_kinds_in(case.api):
+    async with foreign_kinds_served(case.api):
         await case.until(Type.MONITORED, "True")
         await case.ready()
         yield await Children(case.api).all()

@@ -1,28 +1,20 @@
 """The operator with the rights that its chart gives it, and no others: they are enough, and not too many."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
-from typing import NamedTuple
 
-import httpx
 import pytest
-import yaml
 
 from picopay_operator.conditions import Type
-from support.chart_files import OPERATOR, helm
-from support.controlplane.api_proxy import ApiProxy, proxied_api
 from support.controlplane.api_server import ApiServer, Manifest
-from support.controlplane.operating import NAME, Case, operating
-from support.controlplane.optional_kinds import optional_kinds_in
+from support.controlplane.operating import NAME, Case
 from support.controlplane.player import Player
+from support.controlplane.rights import ACCOUNT, granted
 from support.controlplane.servers import ControlPlane
 from support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("definition", "player")
 
-_ACCOUNT = "picopay-operator"
-_FORBIDDEN = 403
 _SPECS: dict[str, Manifest] = {
     "external": {},
     "own": {"database": {"secretRef": None, "postgres": {}}},
@@ -40,24 +32,6 @@ _SPECS: dict[str, Manifest] = {
 }
 
 
-class Granted(NamedTuple):
-    """An operator that is limited to its rights."""
-
-    home: ApiServer
-    proxy: ApiProxy
-    token: str
-
-    def refused(self, namespace: str) -> list[str]:
-        """Return what it was refused in a namespace."""
-        return [one for one in self.proxy.refused(_FORBIDDEN) if f"/namespaces/{namespace}/" in one]
-
-    async def reads_secrets(self, namespace: str) -> int:
-        """Return what its account is answered when it asks for the Secrets of a namespace."""
-        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {self.token}"}) as http:
-            path = await self.home.path("Secret", namespace=namespace)
-            return (await http.get(self.proxy.url + path)).status_code
-
-
 @pytest.fixture
 async def elsewhere(api_server: ApiServer) -> AsyncIterator[ApiServer]:
     """Return a client of another namespace than that of the operator."""
@@ -68,38 +42,7 @@ async def elsewhere(api_server: ApiServer) -> AsyncIterator[ApiServer]:
         await api_server.delete("Namespace", name)
 
 
-@asynccontextmanager
-async def granted(plane: ControlPlane, home: ApiServer, *namespaces: str) -> AsyncIterator[Granted]:
-    """Run an operator with the rights of the chart until the end of the block."""
-    listed = ("--set", f"watchNamespaces={{{','.join(namespaces)}}}") if namespaces else ()
-    text = helm("template", _ACCOUNT, OPERATOR, "--namespace", home.namespace, *listed)
-    kinds = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
-    made = [one for one in yaml.safe_load_all(text) if one and one["kind"] in kinds]
-    for one in made:
-        await home.apply(one)
-    try:
-        account = await home.path("ServiceAccount", _ACCOUNT)
-        answer = await home.request("POST", f"{account}/token", json={"spec": {}})
-        token = answer["status"]["token"]
-        async with (
-            proxied_api(plane) as proxy,
-            operating(plane, home.namespace, proxy.configuration(token), namespaces=namespaces),
-        ):
-            yield Granted(home, proxy, token)
-    finally:
-        for one in made:
-            if one["kind"].startswith("Cluster"):
-                await home.delete(one["kind"], one["metadata"]["name"])
-
-
-@pytest.fixture
-async def optional_kinds(api_server: ApiServer) -> AsyncIterator[None]:
-    """Have the API server serve kinds that a cluster may lack, whatever is in their objects."""
-    async with optional_kinds_in(api_server):
-        yield
-
-
-@pytest.mark.usefixtures("optional_kinds")
+@pytest.mark.usefixtures("foreign_kinds")
 async def test_the_rights_are_enough_in_all_namespaces(
     control_plane: ControlPlane, api_server: ApiServer, elsewhere: ApiServer, player: Player
 ) -> None:
@@ -129,14 +72,14 @@ async def test_the_rights_are_enough_in_listed_namespaces(
 ) -> None:
     home, other = Case(api_server, player), Case(elsewhere, player)
     async with granted(control_plane, api_server, api_server.namespace) as operator:
-        assert await api_server.find("ClusterRole", _ACCOUNT) is None
+        assert await api_server.find("ClusterRole", ACCOUNT) is None
         for case in (home, other):
             await case.secret()
             await case.apply()
         await home.ready()
         await home.api.delete("PicoPayEngine", NAME)
         await eventually(home.is_gone)
-        assert operator.proxy.refused(_FORBIDDEN) == []
+        assert operator.refused() == []
         # It does not look at another namespace, and nobody lets it.
         found = await elsewhere.get("PicoPayEngine", NAME)
         assert "status" not in found
@@ -165,13 +108,13 @@ async def test_a_right_that_is_missing_is_named_and_comes_later(
 ) -> None:
     case = Case(elsewhere, player)
     async with granted(control_plane, api_server):
-        role = await api_server.get("ClusterRole", _ACCOUNT)
+        role = await api_server.get("ClusterRole", ACCOUNT)
         rules = role["rules"]
         fewer = [rule for rule in rules if "services" not in rule["resources"]]
-        await api_server.merge("ClusterRole", _ACCOUNT, {"rules": fewer})
+        await api_server.merge("ClusterRole", ACCOUNT, {"rules": fewer})
         await case.secret()
         await case.apply()
         refused = await case.until(Type.READY, "False", "PermissionDenied")
         assert "services" in refused["message"]
-        await api_server.merge("ClusterRole", _ACCOUNT, {"rules": rules})
+        await api_server.merge("ClusterRole", ACCOUNT, {"rules": rules})
         await case.ready()

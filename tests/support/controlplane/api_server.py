@@ -18,11 +18,13 @@ type Manifest = dict[str, Any]
 MANAGER = "tests"
 
 _VERSIONS = {
+    "Cluster": "postgresql.cnpg.io/v1",
     "ClusterRole": "rbac.authorization.k8s.io/v1",
     "ClusterRoleBinding": "rbac.authorization.k8s.io/v1",
     "CustomResourceDefinition": "apiextensions.k8s.io/v1",
     "Deployment": "apps/v1",
     "EndpointSlice": "discovery.k8s.io/v1",
+    "HTTPRoute": "gateway.networking.k8s.io/v1",
     "HorizontalPodAutoscaler": "autoscaling/v2",
     "Ingress": "networking.k8s.io/v1",
     "Job": "batch/v1",
@@ -30,8 +32,10 @@ _VERSIONS = {
     "NetworkPolicy": "networking.k8s.io/v1",
     "PicoPayEngine": "picopay.io/v1beta1",
     "PodDisruptionBudget": "policy/v1",
+    "PrometheusRule": "monitoring.coreos.com/v1",
     "ReplicaSet": "apps/v1",
     "RoleBinding": "rbac.authorization.k8s.io/v1",
+    "ServiceMonitor": "monitoring.coreos.com/v1",
     "StatefulSet": "apps/v1",
     "StorageClass": "storage.k8s.io/v1",
     "ValidatingAdmissionPolicy": "admissionregistration.k8s.io/v1",

