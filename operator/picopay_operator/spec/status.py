@@ -60,6 +60,12 @@ class Revisions(Kind, frozen=True):
         Annotated[str, Meta(description="The oldest revision that the version can work with.")]
         | None
     ) = None
+    oldest_release: (
+        Annotated[
+            str, Meta(description="The oldest revision that a release may want to be admitted.")
+        ]
+        | None
+    ) = None
     plan: Annotated[
         list[str],
         Meta(max_length=64, description="What a migration would do, a revision a line."),
