@@ -20,6 +20,8 @@ from picopay_operator.conditions import Notice
 from picopay_operator.errors import (
     AdoptionRefused,
     Conflict,
+    DefinitionOutdated,
+    FieldUnknown,
     NotFound,
     PermissionDenied,
     SeenLate,
@@ -85,6 +87,15 @@ class Cluster:
             owned=key.name in owners,
         )
 
+    async def config_map(self, key: Key, name: str) -> dict[str, str] | None:
+        """Read a ConfigMap, as digests; None when it is not there."""
+        try:
+            body = await self._client.get(RESOURCES["ConfigMap"].path(key.namespace, name))
+        except NotFound:
+            return None
+        data = body.get("data") or {}
+        return {one: hashlib.sha256(value.encode()).hexdigest() for one, value in data.items()}
+
     async def make_up(self, engine: Engine, wanted: Generated, version: str) -> bool:
         """Have a Secret with values of our own making; return whether it has new ones.
 
@@ -117,7 +128,7 @@ class Cluster:
         path = resource.path(key.namespace, ref.name)
         live = self._cache.children(key).get(ref)
         if live is None:
-            await self._require_free(key, ref, path)
+            await self._require_free(key, path, manifest)
         elif (
             live.get(REPLICAS_OURS)
             and "replicas" not in manifest["spec"]
@@ -142,16 +153,21 @@ class Cluster:
         }
         await self._client.apply(path, body, manager=f"{names.FIELD_MANAGER}-handover")
 
-    async def _require_free(self, key: Key, ref: Ref, path: str) -> None:
+    async def _require_free(self, key: Key, path: str, manifest: Manifest) -> None:
         try:
             there = await self._client.get(path)
         except NotFound:
             return
+        ref = Ref.of(manifest)
         if owner(there) != key:
-            raise AdoptionRefused(
-                f"{ref.kind} {ref.name} is there and is not the engine's: it is left alone;"
-                " delete it, or give the engine another name"
-            )
+            if not _is_owned(there, manifest):
+                raise AdoptionRefused(
+                    f"{ref.kind} {ref.name} is there and is not the engine's: it is left alone;"
+                    " delete it, or give the engine another name"
+                )
+            # Somebody has taken off the label by which it is found.
+            labels = {"metadata": {"labels": manifest["metadata"]["labels"]}}
+            there = await self._client.merge(path, labels, names.FIELD_MANAGER)
         self._cache.note_child(ref.kind, there)
         raise SeenLate(f"{ref.kind} {ref.name} was there already")
 
@@ -170,7 +186,14 @@ class Cluster:
         body = _bare(names.KIND, key, key.name) | {"status": msgspec.to_builtins(status)}
         body["metadata"]["uid"] = engine.uid
         path = RESOURCES[names.KIND].path(*key) + "/status"
-        self._cache.note_engine(key, await self._client.apply(path, body))
+        try:
+            answer = await self._client.apply(path, body)
+        except FieldUnknown as error:
+            raise DefinitionOutdated(
+                f"the definition of {names.KIND} in the cluster is older than the operator: it lacks"
+                f" {error.field}; apply the definition of the operator's release"
+            ) from error
+        self._cache.note_engine(key, answer)
 
     async def set_finalizer(self, engine: ObjectMeta, *, held: bool) -> None:
         """Hold an engine back from being deleted, or let it go. Finalizers of others are theirs."""
@@ -181,8 +204,18 @@ class Cluster:
         if held:
             body["metadata"]["finalizers"] = [names.FINALIZER]
         answer = await self._client.apply(RESOURCES[names.KIND].path(*key), body)
-        if held:  # else it may be gone by now, and the watch have told of that
+        there = self._cache.engines.get(key, {}).get("metadata", {})
+        if there.get("uid") == engine.uid:  # else it is gone by now, and the watch has told of that
             self._cache.note_engine(key, answer)
+
+    async def let_go(self, engine: ObjectMeta) -> None:
+        """Let an engine go, and with the last one of a namespace the right to its Secrets.
+
+        The right goes first: afterwards nobody would know of it. Who needs it still, takes it again.
+        """
+        if self._binds and not any(self._cache.staying(engine.namespace)):
+            await self._unbind(engine.namespace)
+        await self.set_finalizer(engine, held=False)
 
     async def post(self, engine: ObjectMeta, notice: Notice, now: str) -> None:
         """Post an Event, once: it is named after what it says."""
@@ -242,6 +275,16 @@ class Cluster:
         path = RESOURCES["RoleBinding"].path(namespace, names.SECRETS_ROLE)
         await self._client.apply(path, binding)
 
+    async def _unbind(self, namespace: str) -> None:
+        """Give that right up again; a binding of somebody else's is left alone."""
+        path = RESOURCES["RoleBinding"].path(namespace, names.SECRETS_ROLE)
+        try:
+            metadata = (await self._client.get(path))["metadata"]
+            if metadata.get("labels", {}).get(names.MANAGED_BY_LABEL) == names.FIELD_MANAGER:
+                await self._client.delete(path, metadata["uid"])
+        except (NotFound, Conflict):  # gone, or another one of that name by now
+            return
+
 
 def _bare(kind: str, key: Key, name: str) -> dict[str, Any]:
     return {
@@ -249,6 +292,15 @@ def _bare(kind: str, key: Key, name: str) -> dict[str, Any]:
         "kind": kind,
         "metadata": {"name": name, "namespace": key.namespace},
     }
+
+
+def _is_owned(there: Mapping[str, Any], manifest: Manifest) -> bool:
+    """Tell whether an object has the same owner as it will have."""
+    owners, wanted = (
+        {reference["uid"] for reference in one["metadata"].get("ownerReferences", ())}
+        for one in (there, manifest)
+    )
+    return bool(owners & wanted)
 
 
 def _values(secret: Mapping[str, Any] | None) -> dict[str, str]:

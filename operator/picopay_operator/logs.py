@@ -25,7 +25,7 @@ class Event(StrEnum):
     DELETED = "deleted"
     SECRET_MADE = "secret made"  # noqa: S105  # an event
     CENSUS_FAILED = "census failed"
-    SECRET_WATCH_FAILED = "secret watch failed"  # noqa: S105  # an event
+    REFERRED_WATCH_FAILED = "referred watch failed"
 
 
 def configure(level: str, log_format: str) -> None:

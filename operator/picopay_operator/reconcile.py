@@ -14,12 +14,14 @@ import msgspec
 from msgspec import structs
 
 from picopay_operator import conditions, logs, metrics, names
-from picopay_operator.cache import Cache, Key
+from picopay_operator.cache import Cache, Key, is_let_go
 from picopay_operator.cluster import Cluster
 from picopay_operator.conditions import FALSE, TRUE, Finding, Reason, Type
 from picopay_operator.errors import (
+    AdmissionDenied,
     AdoptionRefused,
     ApiError,
+    DefinitionOutdated,
     OperatorError,
     PermissionDenied,
     SeenLate,
@@ -28,6 +30,7 @@ from picopay_operator.errors import (
 from picopay_operator.logs import Event
 from picopay_operator.plan import plan, secrets
 from picopay_operator.plan.outcome import Observed, Plan, Release
+from picopay_operator.resources import Ref
 from picopay_operator.spec.engine import Engine, ObjectMeta
 from picopay_operator.spec.status import EngineStatus
 
@@ -82,7 +85,7 @@ class Reconciler:
             OperatorError: it could not be brought to an end, and was shown on the engine.
         """
         body = self._cache.engines.get(key)
-        if body is None:
+        if body is None or is_let_go(body):
             self._changes.pop(key, None)
             return None
         began_s, result = monotonic(), "done"
@@ -113,11 +116,11 @@ class Reconciler:
         if wanted.finalizer and not observed.engine.metadata.deletion_timestamp:
             await self._hold(engine)
         deeds = await self._carry_out(key, engine, wanted)
-        await self._report(engine, wanted)
+        await self._report(engine, wanted, deeds.refusal)
         if deeds.refusal is not None:
             raise deeds.refusal
         if wanted.finalizer is False:
-            await self._cluster.set_finalizer(engine.metadata, held=False)
+            await self._cluster.let_go(engine.metadata)
             return None
         metrics.note_conditions(key, wanted.status.conditions)
         return self._look_again_s(key, wanted, changed=deeds.changed)
@@ -135,8 +138,15 @@ class Reconciler:
 
     async def _observe(self, key: Key, engine: Engine) -> Observed:
         wanted = sorted(secrets.to_read(engine))
-        self._cache.secrets[key] = frozenset(wanted)
-        seen = await asyncio.gather(*(self._cluster.secret(key, name) for name in wanted))
+        config_maps = sorted(secrets.config_maps_to_read(engine))
+        self._cache.referred[key] = frozenset(
+            [Ref("Secret", name) for name in wanted]
+            + [Ref("ConfigMap", name) for name in config_maps]
+        )
+        seen, configured = await asyncio.gather(
+            asyncio.gather(*(self._cluster.secret(key, name) for name in wanted)),
+            asyncio.gather(*(self._cluster.config_map(key, name) for name in config_maps)),
+        )
         return Observed(
             engine=engine,
             children=self._cache.children(key),
@@ -144,6 +154,7 @@ class Reconciler:
             apis=await self._optional_kinds(),
             release=self._release,
             now=self._now(),
+            config_maps=dict(zip(config_maps, configured, strict=True)),
         )
 
     async def _optional_kinds(self) -> frozenset[str]:
@@ -198,19 +209,29 @@ class Reconciler:
             )
         return _Deeds(changed, refusal)
 
-    async def _report(self, engine: Engine, wanted: Plan) -> None:
+    async def _report(self, engine: Engine, wanted: Plan, refusal: OperatorError | None) -> None:
+        """Report what the plan says, and with it what was refused: Ready is never true in between."""
         now = self._now().isoformat(timespec="seconds")
-        for notice in wanted.notices:
+        status, told = wanted.status, list(wanted.notices)
+        if refusal is not None:
+            before, generation = engine.status.conditions, engine.metadata.generation
+            findings = _failure(refusal)
+            failed = {one.type: one for one in conditions.merge(findings, before, generation, now)}
+            shown = {finding.type: failed[finding.type] for finding in findings}
+            after = [shown.get(Type(one.type), one) for one in status.conditions]
+            status = structs.replace(status, conditions=after)
+            told += conditions.notices(before, after)
+        for notice in dict.fromkeys(told):
             await self._cluster.post(engine.metadata, notice, now)
-        if msgspec.to_builtins(wanted.status) != msgspec.to_builtins(engine.status):
-            await self._cluster.write_status(engine.metadata, wanted.status)
+        if msgspec.to_builtins(status) != msgspec.to_builtins(engine.status):
+            await self._cluster.write_status(engine.metadata, status)
 
     async def _report_invalid(self, body: object, why: str) -> float | None:
         """Show that a spec is not understood; nothing helps but another one."""
         known = msgspec.convert(body, _Decoded)
         if known.metadata.deletion_timestamp:
             # Its policy is not understood either. What it owns goes with it, what it does not own stays.
-            await self._cluster.set_finalizer(known.metadata, held=False)
+            await self._cluster.let_go(known.metadata)
             return None
         message = f"the spec is not understood: {why}"
         findings = [
@@ -224,15 +245,8 @@ class Reconciler:
     async def _report_failure(self, body: object, error: Exception) -> None:
         """Show why a pass has failed, if that can be shown."""
         known = msgspec.convert(body, _Decoded)
-        reason, stalled = _reason(error)
-        said = str(error) if isinstance(error, OperatorError) else type(error).__name__
-        findings = [
-            Finding(Type.READY, FALSE, reason, said),
-            Finding(Type.RECONCILING, FALSE if stalled else TRUE, reason, said),
-            Finding(Type.STALLED, TRUE if stalled else FALSE, reason, said),
-        ]
         try:
-            await self._show(known, findings)
+            await self._show(known, _failure(error))
         except OperatorError:
             return  # it is in the log, and the queue comes back
 
@@ -251,13 +265,27 @@ class Reconciler:
             await self._cluster.write_status(metadata, status)
 
 
+def _failure(error: Exception) -> list[Finding]:
+    reason, stalled = _reason(error)
+    said = str(error) if isinstance(error, OperatorError) else type(error).__name__
+    return [
+        Finding(Type.READY, FALSE, reason, said),
+        Finding(Type.RECONCILING, FALSE if stalled else TRUE, reason, said),
+        Finding(Type.STALLED, TRUE if stalled else FALSE, reason, said),
+    ]
+
+
 def _reason(error: Exception) -> tuple[Reason, bool]:
     """Return by which reason an error is shown, and whether only a person can go on."""
     match error:
         case AdoptionRefused():
             return Reason.ADOPTION_REFUSED, True
+        case DefinitionOutdated():
+            return Reason.DEFINITION_OUTDATED, True
         case PermissionDenied():
             return Reason.PERMISSION_DENIED, False
+        case AdmissionDenied():
+            return Reason.ADMISSION_DENIED, False
         case Unprocessable():
             return Reason.INVALID_SPEC, True
         case ApiError():
