@@ -46,8 +46,10 @@ class Operator:
         self._lock = election.Lock(self._lease, settings.pod_name, self._client.api)
         self._cache = Cache()
         account = Key(settings.pod_namespace, settings.account)
-        cluster = Cluster(self._client, self._cache, account, binds=not settings.namespaces)
-        self._reconcile = Reconciler(cluster, self._cache, settings.release, settings.resync_s)
+        self._cluster = Cluster(self._client, self._cache, account, binds=not settings.namespaces)
+        self._reconcile = Reconciler(
+            self._cluster, self._cache, settings.release, settings.resync_s
+        )
         self._queue = WorkQueue(self._reconcile, settings.workers)
         wake = wake_of(self._cache, self._queue)
         self._referred = [ReferredWatch(kind, self._client, wake) for kind in REFERRED]
@@ -84,6 +86,7 @@ class Operator:
                 await self._client.close()
 
     async def _lead(self) -> None:
+        await self._cluster.until_served()
         self._leads = True
         self._watch.echo_s = monotonic()
         metrics.LEADER.set(1)

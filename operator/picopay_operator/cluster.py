@@ -13,12 +13,13 @@ from typing import Any
 
 import msgspec
 
-from picopay_operator import address, contract, drift, names
+from picopay_operator import address, contract, drift, logs, names
 from picopay_operator.cache import REPLICAS_OURS, Cache, Key, owner
 from picopay_operator.client import Client
 from picopay_operator.conditions import Notice
 from picopay_operator.errors import (
     AdoptionRefused,
+    ApiError,
     Conflict,
     DefinitionOutdated,
     FieldUnknown,
@@ -26,7 +27,9 @@ from picopay_operator.errors import (
     PermissionDenied,
     SeenLate,
     Terminating,
+    Unprocessable,
 )
+from picopay_operator.logs import Event
 from picopay_operator.manifests import secrets as secret_manifests
 from picopay_operator.manifests.context import Manifest
 from picopay_operator.plan.outcome import Generated, SecretSeen
@@ -36,6 +39,8 @@ from picopay_operator.spec.status import EngineStatus
 
 _NOTE_CHARACTERS_MAX = 1_024  # of an Event
 _PASSWORD_BYTES = 24
+_KIND_PAUSE_S = 1.0
+_log = logs.get_logger(__name__)
 
 
 class Cluster:
@@ -50,6 +55,18 @@ class Cluster:
         self._cache = cache
         self._account = account
         self._binds = binds
+
+    async def until_served(self) -> None:
+        """Wait until there is the kind of engines: watches that begin before may never find it."""
+        while True:
+            try:
+                if await self._has(names.KIND):
+                    return
+                error = None
+            except ApiError as refusal:
+                error = refusal
+            _log.info(Event.WAITING, kind=names.KIND, error=error)
+            await asyncio.sleep(_KIND_PAUSE_S)
 
     async def optional_kinds(self) -> frozenset[str]:
         """Return those of the optional kinds that the API server has."""
@@ -135,7 +152,17 @@ class Cluster:
             and live["spec"]["replicas"]
         ):
             await self._leave_replicas(path, live)
-        self._cache.note_child(ref.kind, await self._client.apply(path, manifest))
+        try:
+            answer = await self._client.apply(path, manifest)
+        except Unprocessable:
+            if live is None or ref.kind != "Service":
+                raise
+            # Somebody may have changed the number of a port, by which ports are told apart: ours came beside
+            # it then, as a second one of its name.
+            ports = {"spec": {"ports": manifest["spec"]["ports"]}}
+            await self._client.merge(path, ports, names.FIELD_MANAGER)
+            answer = await self._client.apply(path, manifest)
+        self._cache.note_child(ref.kind, answer)
 
     async def _leave_replicas(self, path: str, live: Mapping[str, Any]) -> None:
         """Keep the number of pods as it is when an autoscaler takes it over from us.

@@ -72,6 +72,10 @@ class Reason(_Documented):
         "DefinitionOutdated",
         "The definition of PicoPayEngine is older than the operator: apply that of its release.",
     )
+    CHANGES_UNDONE = (
+        "ChangesUndone",
+        "A webhook or another controller undoes what the operator applies; tried again now and then.",
+    )
     ADOPTION_REFUSED = (
         "AdoptionRefused",
         "An object of a needed name is there and belongs to somebody else.",
@@ -284,6 +288,7 @@ _TOLD: dict[tuple[Type, Reason], tuple[str, bool]] = {
     (Type.MONITORED, Reason.OPTIONAL_API_MISSING): ("OptionalAPIMissing", True),
     (Type.STALLED, Reason.INVALID_SPEC): ("InvalidSpec", True),
     (Type.STALLED, Reason.ADOPTION_REFUSED): ("AdoptionRefused", True),
+    (Type.STALLED, Reason.CHANGES_UNDONE): ("ChangesUndone", True),
     (Type.STALLED, Reason.DEFINITION_OUTDATED): ("DefinitionOutdated", True),
     (Type.STALLED, Reason.ADMISSION_DENIED): ("AdmissionDenied", True),
     (Type.PAUSED, Reason.PAUSED): ("Paused", False),

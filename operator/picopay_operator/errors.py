@@ -16,6 +16,10 @@ class AdoptionRefused(OperatorError):
     """An object of a wanted name is there, and is not the engine's: it is left alone."""
 
 
+class ChangesUndone(OperatorError):
+    """Somebody else undoes what is applied, each time."""
+
+
 class DefinitionOutdated(OperatorError):
     """The definition of `PicoPayEngine` in the cluster is of an older release than the operator."""
 

@@ -19,7 +19,7 @@ class Event(StrEnum):
     STARTED = "operator started"
     LEADING = "leading"
     STOPPED_LEADING = "stopped leading"
-    WATCHING = "watching"
+    WAITING = "waiting for a kind"
     RECONCILE_FAILED = "reconcile failed"
     APPLIED = "applied"
     DELETED = "deleted"

@@ -17,10 +17,12 @@ from picopay_operator import conditions, logs, metrics, names
 from picopay_operator.cache import Cache, Key, is_let_go
 from picopay_operator.cluster import Cluster
 from picopay_operator.conditions import FALSE, TRUE, Finding, Reason, Type
+from picopay_operator.contest import Contests
 from picopay_operator.errors import (
     AdmissionDenied,
     AdoptionRefused,
     ApiError,
+    ChangesUndone,
     DefinitionOutdated,
     OperatorError,
     PermissionDenied,
@@ -69,6 +71,7 @@ class Reconciler:
         self._release = release
         self._resync_s = resync_s
         self._now = now
+        self._contests = Contests()
         self._changes: dict[Key, int] = {}
         self._kinds: frozenset[str] = frozenset()
         self._kinds_until_s = 0.0
@@ -87,6 +90,7 @@ class Reconciler:
         body = self._cache.engines.get(key)
         if body is None or is_let_go(body):
             self._changes.pop(key, None)
+            self._contests.forget(key)
             return None
         began_s, result = monotonic(), "done"
         try:
@@ -182,6 +186,7 @@ class Reconciler:
                     Event.SECRET_MADE, engine=key.name, namespace=key.namespace, name=generated.name
                 )
                 changed = True
+        children = self._cache.children(key)
         for manifest in wanted.apply:
             try:
                 await self._cluster.apply(key, manifest)
@@ -190,6 +195,8 @@ class Reconciler:
             except OperatorError as error:
                 refusal = refusal or error
                 continue
+            before = children.get(Ref.of(manifest))
+            refusal = refusal or self._contests.corrected(key, manifest, before)
             _log.info(
                 Event.APPLIED,
                 engine=key.name,
@@ -280,6 +287,8 @@ def _reason(error: Exception) -> tuple[Reason, bool]:
     match error:
         case AdoptionRefused():
             return Reason.ADOPTION_REFUSED, True
+        case ChangesUndone():
+            return Reason.CHANGES_UNDONE, True
         case DefinitionOutdated():
             return Reason.DEFINITION_OUTDATED, True
         case PermissionDenied():

@@ -27,6 +27,8 @@ _VERSIONS = {
     "Ingress": "networking.k8s.io/v1",
     "Job": "batch/v1",
     "Lease": "coordination.k8s.io/v1",
+    "MutatingAdmissionPolicy": "admissionregistration.k8s.io/v1",
+    "MutatingAdmissionPolicyBinding": "admissionregistration.k8s.io/v1",
     "NetworkPolicy": "networking.k8s.io/v1",
     "PicoPayEngine": "picopay.io/v1beta1",
     "PodDisruptionBudget": "policy/v1",
@@ -34,6 +36,8 @@ _VERSIONS = {
     "RoleBinding": "rbac.authorization.k8s.io/v1",
     "StatefulSet": "apps/v1",
     "StorageClass": "storage.k8s.io/v1",
+    "ValidatingAdmissionPolicy": "admissionregistration.k8s.io/v1",
+    "ValidatingAdmissionPolicyBinding": "admissionregistration.k8s.io/v1",
 }
 _REQUEST_TIMEOUT_S = 60.0
 _CONNECTIONS = httpx.Limits(max_connections=64, max_keepalive_connections=16)
