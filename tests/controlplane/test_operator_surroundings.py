@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from picopay_operator import crd, names
+from picopay_operator import names
 from picopay_operator.__main__ import Operator
 from picopay_operator.conditions import Type
+from support.controlplane.api_proxy import Refuses, proxied_api
 from support.controlplane.api_server import ApiServer, Manifest, RefusedError
 from support.controlplane.operating import NAME, Case, operating, steady
 from support.controlplane.player import Player
@@ -92,33 +93,20 @@ async def test_a_definition_that_is_older_than_the_operator_is_named(
 
 
 async def test_an_operator_that_was_there_before_the_definition_waits_for_it(
-    control_plane: ControlPlane, case: Case, definition: Manifest
+    control_plane: ControlPlane, case: Case
 ) -> None:
-    kind, name = "CustomResourceDefinition", definition["metadata"]["name"]
-    await case.api.delete(kind, name)
+    async with proxied_api(control_plane) as proxy:
+        kinds = f"/apis/{names.API_VERSION}"
+        proxy.fault = lambda asked: Refuses(404) if asked.path == kinds else None
+        async with operating(control_plane, case.api.namespace, proxy.configuration()):
 
-    async def is_gone() -> bool:
-        return await case.api.find(kind, name) is None
+            async def has_asked() -> bool:
+                return len(proxy.refused(404)) > 1
 
-    await eventually(is_gone)
-    async with operating(control_plane, case.api.namespace) as operator:
-        asked = operator._client.requests
-
-        async def has_asked() -> bool:
-            return operator._client.requests > asked + 1
-
-        await eventually(has_asked)
-        await case.api.apply(crd.definition())
-
-        async def is_taken() -> bool:
-            try:
-                await case.apply()
-            except (RefusedError, KeyError):  # it takes a moment to be served
-                return False
-            return True
-
-        await eventually(is_taken)
-        await case.ready()
+            await eventually(has_asked)
+            proxy.heal()
+            await case.apply()
+            await case.ready()
 
 
 @pytest.mark.usefixtures("operator")
