@@ -8,7 +8,7 @@ import asyncio
 import base64
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -24,6 +24,7 @@ from picopay_operator.errors import (
     DefinitionOutdated,
     FieldUnknown,
     NotFound,
+    OperatorError,
     PermissionDenied,
     SeenLate,
     Terminating,
@@ -55,6 +56,8 @@ class Cluster:
         self._cache = cache
         self._account = account
         self._binds = binds
+        self._own: dict[tuple[str, str], dict[str, Any]] = {}
+        """Secrets that `secret` has read, until `make_up` wants them: both are a part of the same pass."""
 
     async def until_served(self) -> None:
         """Wait until there is the kind of engines: watches that begin before may never find it."""
@@ -83,6 +86,7 @@ class Cluster:
 
     async def secret(self, key: Key, name: str) -> SecretSeen | None:
         """Read a Secret, as digests; None when it is not there, or is lost with its namespace."""
+        self._own.pop((key.namespace, name), None)
         try:
             body = await self._secret(key.namespace, name)
         except (NotFound, Terminating):
@@ -90,6 +94,9 @@ class Cluster:
         metadata = body["metadata"]
         owners = {reference["name"] for reference in metadata.get("ownerReferences", ())}
         labels = metadata.get("labels", {})
+        ours = labels.get(names.MANAGED_BY_LABEL) == names.FIELD_MANAGER and owner(body) == key
+        if ours:
+            self._own[key.namespace, name] = body
         return SecretSeen(
             digests={
                 one: hashlib.sha256(value.encode()).hexdigest()
@@ -100,7 +107,7 @@ class Cluster:
                 for one, value in (body.get("data") or {}).items()
             },
             annotations=metadata.get("annotations", {}),
-            ours=labels.get(names.MANAGED_BY_LABEL) == names.FIELD_MANAGER and owner(body) == key,
+            ours=ours,
             owned=key.name in owners,
         )
 
@@ -120,8 +127,9 @@ class Cluster:
         """
         key = Key(engine.metadata.namespace, engine.metadata.name)
         path = RESOURCES["Secret"].path(key.namespace, wanted.name)
+        there = self._own.pop((key.namespace, wanted.name), None)
         try:
-            there = await self._secret(key.namespace, wanted.name)
+            there = there or await self._secret(key.namespace, wanted.name)
         except NotFound:
             there = None
         if there is not None and owner(there) != key:
@@ -133,21 +141,28 @@ class Cluster:
         await self._client.apply(path, manifest)
         return there is None or _values(manifest) != values
 
-    async def apply(self, key: Key, manifest: Manifest) -> None:
-        """Apply a manifest.
+    async def taken(self, key: Key, manifests: Sequence[Manifest]) -> dict[Ref, OperatorError]:
+        """Look, all at once, for new objects whose names are taken; return what stands in the way of which.
 
         Raises:
-            AdoptionRefused: an object of the same name is there and is not the engine's.
-            SeenLate: it is there, and is the engine's, though no watch has told of it yet.
+            SeenLate: one is there, and is the engine's, though no watch has told of it yet.
         """
+        there = self._cache.children(key)
+        new = [one for one in manifests if Ref.of(one) not in there]
+        found = await asyncio.gather(*(self._why_not(key, one) for one in new))
+        if late := next((one for one in found if isinstance(one, SeenLate)), None):
+            raise late
+        return {Ref.of(one): why for one, why in zip(new, found, strict=True) if why}
+
+    async def apply(self, key: Key, manifest: Manifest) -> None:
+        """Apply a manifest, whose name is not `taken`."""
         ref = Ref.of(manifest)
         resource = RESOURCES[ref.kind]
         path = resource.path(key.namespace, ref.name)
         live = self._cache.children(key).get(ref)
-        if live is None:
-            await self._require_free(key, path, manifest)
-        elif (
-            live.get(REPLICAS_OURS)
+        if (
+            live is not None
+            and live.get(REPLICAS_OURS)
             and "replicas" not in manifest["spec"]
             and live["spec"]["replicas"]
         ):
@@ -180,23 +195,27 @@ class Cluster:
         }
         await self._client.apply(path, body, manager=f"{names.FIELD_MANAGER}-handover")
 
-    async def _require_free(self, key: Key, path: str, manifest: Manifest) -> None:
+    async def _why_not(self, key: Key, manifest: Manifest) -> OperatorError | None:
+        """Return why a new object cannot be made: something of its name is there, or that cannot be seen."""
+        ref = Ref.of(manifest)
+        path = RESOURCES[ref.kind].path(key.namespace, ref.name)
         try:
             there = await self._client.get(path)
+            if owner(there) != key:
+                if not _is_owned(there, manifest):
+                    return AdoptionRefused(
+                        f"{ref.kind} {ref.name} is there and is not the engine's: it is left alone;"
+                        " delete it, or give the engine another name"
+                    )
+                # Somebody has taken off the label by which it is found.
+                labels = {"metadata": {"labels": manifest["metadata"]["labels"]}}
+                there = await self._client.merge(path, labels, names.FIELD_MANAGER)
         except NotFound:
-            return
-        ref = Ref.of(manifest)
-        if owner(there) != key:
-            if not _is_owned(there, manifest):
-                raise AdoptionRefused(
-                    f"{ref.kind} {ref.name} is there and is not the engine's: it is left alone;"
-                    " delete it, or give the engine another name"
-                )
-            # Somebody has taken off the label by which it is found.
-            labels = {"metadata": {"labels": manifest["metadata"]["labels"]}}
-            there = await self._client.merge(path, labels, names.FIELD_MANAGER)
+            return None
+        except OperatorError as error:
+            return error
         self._cache.note_child(ref.kind, there)
-        raise SeenLate(f"{ref.kind} {ref.name} was there already")
+        return SeenLate(f"{ref.kind} {ref.name} was there already")
 
     async def delete(self, key: Key, ref: Ref) -> None:
         """Delete an object; one that is gone already is all right."""

@@ -187,11 +187,13 @@ class Reconciler:
                 )
                 changed = True
         children = self._cache.children(key)
+        taken = await self._cluster.taken(key, wanted.apply)
         for manifest in wanted.apply:
+            if (why := taken.get(Ref.of(manifest))) is not None:
+                refusal = refusal or why
+                continue
             try:
                 await self._cluster.apply(key, manifest)
-            except SeenLate:
-                raise
             except OperatorError as error:
                 refusal = refusal or error
                 continue
@@ -228,8 +230,8 @@ class Reconciler:
             after = [shown.get(Type(one.type), one) for one in status.conditions]
             status = structs.replace(status, conditions=after)
             told += conditions.notices(before, after)
-        for notice in dict.fromkeys(told):
-            await self._cluster.post(engine.metadata, notice, now)
+        posted = (self._cluster.post(engine.metadata, one, now) for one in dict.fromkeys(told))
+        await asyncio.gather(*posted)
         if msgspec.to_builtins(status) != msgspec.to_builtins(engine.status):
             await self._cluster.write_status(engine.metadata, status)
 
