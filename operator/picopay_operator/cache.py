@@ -77,6 +77,19 @@ class Cache:
             return False
         return _content(before, "status") != _content(self.engines[key], "status")
 
+    def note_let_go(self, key: Key, uid: str) -> None:
+        """Take note that our finalizer is off an engine, of which the watch may have told already.
+
+        The answer to the request that took it off does not say so: of an object that is gone with that, it is
+        the version before.
+        """
+        body = self.engines.get(key)
+        if body is not None and body["metadata"].get("uid") == uid:
+            finalizers = [
+                one for one in body["metadata"].get("finalizers", ()) if one != names.FINALIZER
+            ]
+            self.engines[key] = body | {"metadata": body["metadata"] | {"finalizers": finalizers}}
+
     def forget_engine(self, key: Key) -> None:
         """Take note that an engine is gone; its children go when the watches say so."""
         self.engines.pop(key, None)

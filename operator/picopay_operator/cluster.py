@@ -250,9 +250,10 @@ class Cluster:
         if held:
             body["metadata"]["finalizers"] = [names.FINALIZER]
         answer = await self._client.apply(RESOURCES[names.KIND].path(*key), body)
-        there = self._cache.engines.get(key, {}).get("metadata", {})
-        if there.get("uid") == engine.uid:  # else it is gone by now, and the watch has told of that
+        if held:
             self._cache.note_engine(key, answer)
+        else:
+            self._cache.note_let_go(key, engine.uid)
 
     async def let_go(self, engine: ObjectMeta) -> None:
         """Let an engine go, and with the last one of a namespace the right to its Secrets.

@@ -3,7 +3,7 @@
 from typing import Any
 
 from picopay_operator import names
-from picopay_operator.cache import Cache, Key
+from picopay_operator.cache import Cache, Key, is_let_go
 from picopay_operator.resources import Ref
 
 KEY = Key("shop", "payments")
@@ -110,6 +110,24 @@ def test_namespaces_whose_engines_were_let_go_are_not_followed() -> None:
     metadata["finalizers"] = ["example.com/other"]
     cache.note_engine(KEY, {"metadata": {"resourceVersion": "2", **metadata}})
     assert cache.referring("Secret") == set()
+
+
+def test_an_engine_that_was_let_go_is_known_as_such_before_the_watch_tells() -> None:
+    cache = Cache()
+    metadata = {
+        "uid": "u",
+        "resourceVersion": "7",
+        "finalizers": [names.FINALIZER, "example.com/other"],
+        "deletionTimestamp": "2026-01-01T00:00:00Z",
+    }
+    cache.note_let_go(KEY, "u")  # it is gone already
+    cache.note_engine(KEY, {"metadata": metadata})
+    cache.note_let_go(KEY, "v")  # that was another one of its name
+    assert not is_let_go(cache.engines[KEY])
+    cache.note_let_go(KEY, "u")
+    assert is_let_go(cache.engines[KEY])
+    assert not cache.note_engine(KEY, {"metadata": metadata})
+    assert is_let_go(cache.engines[KEY])
 
 
 def test_config_maps_are_followed_where_engines_refer_to_any() -> None:
