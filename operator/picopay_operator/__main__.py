@@ -22,7 +22,8 @@ from picopay_operator.handlers import Watch, wake_of
 from picopay_operator.logs import Event
 from picopay_operator.queue import WorkQueue
 from picopay_operator.reconcile import Reconciler
-from picopay_operator.secret_watch import SecretWatch
+from picopay_operator.referred_watch import ReferredWatch
+from picopay_operator.resources import REFERRED
 from picopay_operator.settings import Settings, SettingsError
 
 _KINDS_AFTER_S = (0.0, 1.0, 3.0, 10.0, 30.0)
@@ -48,10 +49,13 @@ class Operator:
         self._lock = election.Lock(self._lease, settings.pod_name, self._client.api)
         self._cache = Cache()
         account = Key(settings.pod_namespace, settings.account)
-        cluster = Cluster(self._client, self._cache, account, binds=not settings.namespaces)
-        self._reconcile = Reconciler(cluster, self._cache, settings.release, settings.resync_s)
+        self._cluster = Cluster(self._client, self._cache, account, binds=not settings.namespaces)
+        self._reconcile = Reconciler(
+            self._cluster, self._cache, settings.release, settings.resync_s
+        )
         self._queue = WorkQueue(self._reconcile, settings.workers)
-        self._secrets = SecretWatch(self._client, wake_of(self._cache, self._queue))
+        wake = wake_of(self._cache, self._queue)
+        self._referred = [ReferredWatch(kind, self._client, wake) for kind in REFERRED]
         self._watch = Watch(self._cache, self._queue, self._on_engines, self._on_kinds)
         self._census = Census(
             self._client,
@@ -80,10 +84,12 @@ class Operator:
                 for task in (leading, stopping):
                     task.cancel()
                 await asyncio.gather(leading, stopping, return_exceptions=True)
-                await self._secrets.close()
+                for referred in self._referred:
+                    await referred.close()
                 await self._client.close()
 
     async def _lead(self) -> None:
+        await self._cluster.until_served()
         self._leads = True
         self._watch.echo_s = monotonic()
         metrics.LEADER.set(1)
@@ -107,7 +113,8 @@ class Operator:
             _log.info(Event.STOPPED_LEADING)
 
     def _on_engines(self) -> None:
-        self._secrets.follow(self._cache.namespaces())
+        for referred in self._referred:
+            referred.follow(self._cache.referring(referred.kind))
 
     def _on_kinds(self) -> None:
         """Have all engines looked at, now and in a while: a kind is defined before it is served."""
@@ -117,7 +124,7 @@ class Operator:
     def _look_for_kinds(self) -> None:
         self._reconcile.forget_kinds()
         for key in list(self._cache.engines):
-            self._queue.wake(key)
+            self._queue.wake_afresh(key)
 
     def _age_s(self) -> float:
         """Return how long ago there was the last sign that this process is of use."""

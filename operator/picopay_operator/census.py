@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from picopay_operator import logs, names
 from picopay_operator.cache import Cache, Key
 from picopay_operator.client import Client
-from picopay_operator.errors import ApiError, NotFound
+from picopay_operator.errors import ApiError, NotFound, PermissionDenied
 from picopay_operator.logs import Event
 from picopay_operator.resources import CHILDREN, RESOURCES, Resource
 
@@ -67,7 +67,9 @@ class Census:
             except ApiError as error:
                 if resource.optional and isinstance(error, NotFound):
                     return
-                _log.warning(Event.CENSUS_FAILED, error=error)
+                _log.warning(Event.CENSUS_FAILED, kind=resource.kind, error=error)
+                if isinstance(error, PermissionDenied):
+                    return  # to ask again would only use up the time of the other kinds
                 await asyncio.sleep(_PRIME_PAUSE_S)
             else:
                 for body in found:

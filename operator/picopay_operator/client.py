@@ -1,10 +1,11 @@
 """Requests to the Kubernetes API, as JSON. The only module that uses the client of Kubernetes.
 
-Used by `cluster.py`, `secret_watch.py`, `election.py` and `plugin/`. Each request has a time-out, and each
+Used by `cluster.py`, `referred_watch.py`, `election.py` and `plugin/`. Each request has a time-out, and each
 failure is one of `errors.py`.
 """
 
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -17,9 +18,11 @@ from kubernetes.aio.dynamic import DynamicClient
 
 from picopay_operator import names
 from picopay_operator.errors import (
+    AdmissionDenied,
     ApiError,
     ConfigurationError,
     Conflict,
+    FieldUnknown,
     NotFound,
     PermissionDenied,
     Terminating,
@@ -36,6 +39,13 @@ _LOG_S = 86_400.0
 _METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _ERRORS = {403: PermissionDenied, 404: NotFound, 409: Conflict, 422: Unprocessable}
+
+# These differ from other refusals of the same status and reason in nothing but what they say.
+_ADMISSION_DENIED = re.compile(
+    r"denied (the )?request"
+)  # by a policy or a webhook, which choose the status
+_FORBIDDEN = re.compile(r"is forbidden: (?!user )", re.IGNORECASE)  # and not for want of a right
+_FIELD_UNKNOWN = re.compile(r"(\S+): field not declared in schema")
 
 
 async def load_configuration() -> Configuration:
@@ -70,6 +80,8 @@ class Client:
     """Asks the API server. Close it in the end."""
 
     def __init__(self, configuration: Configuration) -> None:
+        # Each watch has a connection of its own: with a bound, many namespaces would leave none to ask.
+        configuration.connection_pool_maxsize = 0
         self.api = ApiClient(configuration)
         self._dynamic = DynamicClient(self.api)
         self.requests = 0
@@ -206,7 +218,15 @@ def _refusal(error: Exception, path: str) -> ApiError:
     after = (error.headers or {}).get("Retry-After")
     retry_after_s = float(after) if after and after.isdigit() else None
     status = int(error.status or 0)
-    kind = Terminating if _is_terminating(told) else _ERRORS.get(status, ApiError)
+    if found := _FIELD_UNKNOWN.search(message):
+        return FieldUnknown(message, status, found[1].lstrip("."))
+    kind = _ERRORS.get(status, ApiError)
+    if _is_terminating(told):
+        kind = Terminating
+    elif _ADMISSION_DENIED.search(message) or (
+        kind is PermissionDenied and _FORBIDDEN.search(message)
+    ):
+        kind = AdmissionDenied
     return kind(message, status, retry_after_s)
 
 

@@ -36,7 +36,10 @@ class Type(_Documented):
     RECONCILING = "Reconciling", "The operator is bringing the engine there."
     STALLED = "Stalled", "The operator cannot go on: somebody has to do something."
     AVAILABLE = "Available", "Enough API pods take requests."
-    SECRETS_READY = "SecretsReady", "Secrets are there, and the administrator's key is valid."
+    SECRETS_READY = (
+        "SecretsReady",
+        "Secrets and ConfigMaps are there, and the administrator's key is valid.",
+    )
     DATABASE_REACHABLE = "DatabaseReachable", "A Job has reached the database."
     CONNECTION_BUDGET = (
         "ConnectionBudget",
@@ -61,6 +64,18 @@ class Reason(_Documented):
     INTERNAL_ERROR = "InternalError", "A defect of the operator: its log has it."
     API_ERROR = "KubernetesApiError", "The API server has refused or not answered; tried again."
     PERMISSION_DENIED = "PermissionDenied", "The operator's roles are not those of its release."
+    ADMISSION_DENIED = (
+        "AdmissionDenied",
+        "A quota, Pod Security, a policy or a webhook of the cluster is against an object; tried again.",
+    )
+    DEFINITION_OUTDATED = (
+        "DefinitionOutdated",
+        "The definition of PicoPayEngine is older than the operator: apply that of its release.",
+    )
+    CHANGES_UNDONE = (
+        "ChangesUndone",
+        "A webhook or another controller undoes what the operator applies; tried again now and then.",
+    )
     ADOPTION_REFUSED = (
         "AdoptionRefused",
         "An object of a needed name is there and belongs to somebody else.",
@@ -73,6 +88,11 @@ class Reason(_Documented):
     SECRETS_FOUND = "SecretsFound", "All Secrets are there."
     SECRET_NOT_FOUND = "SecretNotFound", "A Secret that the spec names is not there."
     SECRET_KEY_MISSING = "SecretKeyMissing", "A Secret lacks the key that the spec names."
+    CONFIG_MAP_NOT_FOUND = "ConfigMapNotFound", "A ConfigMap that the spec names is not there."
+    CONFIG_MAP_KEY_MISSING = (
+        "ConfigMapKeyMissing",
+        "A ConfigMap lacks the key that the spec names.",
+    )
     SECRET_LOST = (
         "SecretLost",
         "The password of the database in the cluster is gone, and its volume is not.",
@@ -260,6 +280,8 @@ _TOLD: dict[tuple[Type, Reason], tuple[str, bool]] = {
     (Type.LEDGER_SOUND, Reason.FINDINGS): ("LedgerFindings", True),
     (Type.SECRETS_READY, Reason.SECRET_NOT_FOUND): ("SecretNotFound", True),
     (Type.SECRETS_READY, Reason.SECRET_KEY_MISSING): ("SecretKeyMissing", True),
+    (Type.SECRETS_READY, Reason.CONFIG_MAP_NOT_FOUND): ("ConfigMapNotFound", True),
+    (Type.SECRETS_READY, Reason.CONFIG_MAP_KEY_MISSING): ("ConfigMapKeyMissing", True),
     (Type.SECRETS_READY, Reason.SECRET_LOST): ("SecretLost", True),
     (Type.SECRETS_READY, Reason.KEY_FAILED): ("AdminKeyFailed", True),
     (Type.DATABASE_REACHABLE, Reason.DATABASE_UNREACHABLE): ("DatabaseUnreachable", True),
@@ -275,6 +297,9 @@ _TOLD: dict[tuple[Type, Reason], tuple[str, bool]] = {
     (Type.MONITORED, Reason.OPTIONAL_API_MISSING): ("OptionalAPIMissing", True),
     (Type.STALLED, Reason.INVALID_SPEC): ("InvalidSpec", True),
     (Type.STALLED, Reason.ADOPTION_REFUSED): ("AdoptionRefused", True),
+    (Type.STALLED, Reason.CHANGES_UNDONE): ("ChangesUndone", True),
+    (Type.STALLED, Reason.DEFINITION_OUTDATED): ("DefinitionOutdated", True),
+    (Type.STALLED, Reason.ADMISSION_DENIED): ("AdmissionDenied", True),
     (Type.PAUSED, Reason.PAUSED): ("Paused", False),
     (Type.PAUSED, Reason.NOT_PAUSED): ("Resumed", False),
 }

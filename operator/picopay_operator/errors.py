@@ -16,6 +16,14 @@ class AdoptionRefused(OperatorError):
     """An object of a wanted name is there, and is not the engine's: it is left alone."""
 
 
+class ChangesUndone(OperatorError):
+    """Somebody else undoes what is applied, each time."""
+
+
+class DefinitionOutdated(OperatorError):
+    """The definition of `PicoPayEngine` in the cluster is of an older release than the operator."""
+
+
 class SeenLate(OperatorError):
     """An object was there that the watch had not told of yet: what to do must be planned anew."""
 
@@ -42,6 +50,18 @@ class Conflict(ApiError):
 
 class PermissionDenied(ApiError):
     """The operator's account may not do this: its roles are not those of this release."""
+
+
+class AdmissionDenied(ApiError):
+    """It may, but a rule of the cluster is against it: a quota, Pod Security, a policy or a webhook."""
+
+
+class FieldUnknown(ApiError):
+    """The definition of a kind lacks `field`, which was to be written."""
+
+    def __init__(self, message: str, status: int, field: str) -> None:
+        super().__init__(message, status)
+        self.field = field
 
 
 class Terminating(ApiError):

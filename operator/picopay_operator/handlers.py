@@ -19,7 +19,7 @@ from picopay_operator.cache import Cache, Key
 from picopay_operator.conditions import Type
 from picopay_operator.errors import OperatorError
 from picopay_operator.queue import WorkQueue
-from picopay_operator.resources import CHILDREN, OPTIONAL, RESOURCES, Resource
+from picopay_operator.resources import CHILDREN, OPTIONAL, RESOURCES, Ref, Resource
 
 _CHUNK = 500
 
@@ -55,7 +55,7 @@ class Watch:
         if event["type"] == "DELETED":
             self.gone(key)
         elif self._cache.note_engine(key, body):
-            self._queue.wake(key)
+            self._queue.wake_afresh(key)
         self._on_engines()
 
     def gone(self, key: Key) -> None:
@@ -80,9 +80,9 @@ class Watch:
         return on_event
 
     async def on_kind(self, event: kopf.RawEvent, **_: Any) -> None:
-        """Have all engines looked at when an optional kind appears or goes."""
+        """Have all engines looked at when an optional kind appears or goes, or their own has other fields."""
         kind = event["object"].get("spec", {}).get("names", {}).get("kind")
-        if event["type"] and kind in OPTIONAL:
+        if event["type"] and kind in OPTIONAL | {names.KIND}:
             self._on_kinds()
 
     async def on_lease(self, **_: Any) -> None:
@@ -94,12 +94,12 @@ class Watch:
             self.listed.set()
 
 
-def wake_of(cache: Cache, queue: WorkQueue) -> Callable[[str, str], None]:
-    """Return what wakes the engines that use a Secret which has changed, come or gone."""
+def wake_of(cache: Cache, queue: WorkQueue) -> Callable[[str, Ref], None]:
+    """Return what wakes the engines that use a Secret or a ConfigMap which has changed, come or gone."""
 
-    def wake(namespace: str, name: str) -> None:
+    def wake(namespace: str, ref: Ref) -> None:
         for key in cache.in_namespace(namespace):
-            if name in cache.secrets.get(key, ()):
+            if ref in cache.referred.get(key, ()):
                 queue.wake(key)
 
     return wake

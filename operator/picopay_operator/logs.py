@@ -19,12 +19,13 @@ class Event(StrEnum):
     STARTED = "operator started"
     LEADING = "leading"
     STOPPED_LEADING = "stopped leading"
+    WAITING = "waiting for a kind"
     RECONCILE_FAILED = "reconcile failed"
     APPLIED = "applied"
     DELETED = "deleted"
     SECRET_MADE = "secret made"  # noqa: S105  # an event
     CENSUS_FAILED = "census failed"
-    SECRET_WATCH_FAILED = "secret watch failed"  # noqa: S105  # an event
+    REFERRED_WATCH_FAILED = "referred watch failed"
 
 
 def configure(level: str, log_format: str) -> None:

@@ -2,7 +2,8 @@
 
 Fed by `handlers.py`, worked off by `reconcile.py`. However often an engine is woken while it waits, it is
 looked at once; woken while it is being looked at, once more after that. Failures are repeated with growing,
-jittered pauses, so that a broken engine costs little and disturbs no other.
+jittered pauses, so that a broken engine costs little and disturbs no other: not even its own children, busy
+as they may be, have it looked at again much sooner.
 """
 
 import asyncio
@@ -14,6 +15,8 @@ from picopay_operator.cache import Key
 
 _PAUSE_S = 0.5
 _PAUSE_MAX_S = 300.0
+_WOKEN_PAUSE_S = 5.0
+"""How long an engine that has failed is left alone at least when it is woken, unless its pause is shorter."""
 
 type Work = Callable[[Key], Awaitable[float | None]]
 """Looks at an engine; returns when to look again, in seconds. An exception means: try again later."""
@@ -31,6 +34,7 @@ class WorkQueue:
         self._again: set[Key] = set()
         self._timers: dict[Key, tuple[float, asyncio.TimerHandle]] = {}
         self._failures: dict[Key, int] = {}
+        self._failed_s: dict[Key, float] = {}
 
     @property
     def depth(self) -> int:
@@ -43,7 +47,18 @@ class WorkQueue:
         return monotonic() - min(self._waiting.values()) if self._waiting else 0.0
 
     def wake(self, key: Key) -> None:
-        """Have an engine looked at now."""
+        """Have an engine looked at now; one that fails, after a while."""
+        if key in self._failures and key not in self._busy and key not in self._waiting:
+            self.wake_later(key, self._failed_s[key] + _WOKEN_PAUSE_S - monotonic())
+        else:
+            self._put(key)
+
+    def wake_afresh(self, key: Key) -> None:
+        """Have an engine looked at now, whether it has failed before or not: it asks for something else."""
+        self._forgive(key)
+        self._put(key)
+
+    def _put(self, key: Key) -> None:
         self._cancel(key)
         if key in self._busy:
             self._again.add(key)
@@ -57,13 +72,13 @@ class WorkQueue:
         if key in self._timers and self._timers[key][0] <= at_s:
             return
         self._cancel(key)
-        timer = asyncio.get_running_loop().call_later(delay_s, self.wake, key)
+        timer = asyncio.get_running_loop().call_later(delay_s, self._put, key)
         self._timers[key] = at_s, timer
 
     def forget(self, key: Key) -> None:
         """Look at an engine no more: it is gone."""
         self._cancel(key)
-        self._failures.pop(key, None)
+        self._forgive(key)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -80,21 +95,26 @@ class WorkQueue:
                 delay_s = await self._work(key)
             except Exception as error:  # noqa: BLE001  # the work has logged and shown it: nothing may end this loop
                 self._failures[key] = self._failures.get(key, 0) + 1
+                self._failed_s[key] = monotonic()
                 delay_s = self._pause_s(key, getattr(error, "retry_after_s", None))
             else:
-                self._failures.pop(key, None)
+                self._forgive(key)
             finally:
                 self._busy.discard(key)
+            if delay_s is not None:
+                self.wake_later(key, delay_s)
             if key in self._again:
                 self._again.discard(key)
                 self.wake(key)
-            elif delay_s is not None:
-                self.wake_later(key, delay_s)
 
     def _pause_s(self, key: Key, asked_s: float | None) -> float:
         grown_s = _PAUSE_S * 2.0 ** min(self._failures[key] - 1, 16)
         pause_s: float = max(min(_PAUSE_MAX_S, grown_s), asked_s or 0.0)
         return pause_s * random.uniform(0.75, 1.25)  # noqa: S311  # not for secrets
+
+    def _forgive(self, key: Key) -> None:
+        self._failures.pop(key, None)
+        self._failed_s.pop(key, None)
 
     def _cancel(self, key: Key) -> None:
         if key in self._timers:

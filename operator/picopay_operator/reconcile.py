@@ -14,12 +14,16 @@ import msgspec
 from msgspec import structs
 
 from picopay_operator import conditions, logs, metrics, names
-from picopay_operator.cache import Cache, Key
+from picopay_operator.cache import Cache, Key, is_let_go
 from picopay_operator.cluster import Cluster
 from picopay_operator.conditions import FALSE, TRUE, Finding, Reason, Type
+from picopay_operator.contest import Contests
 from picopay_operator.errors import (
+    AdmissionDenied,
     AdoptionRefused,
     ApiError,
+    ChangesUndone,
+    DefinitionOutdated,
     OperatorError,
     PermissionDenied,
     SeenLate,
@@ -28,6 +32,7 @@ from picopay_operator.errors import (
 from picopay_operator.logs import Event
 from picopay_operator.plan import plan, secrets
 from picopay_operator.plan.outcome import Observed, Plan, Release
+from picopay_operator.resources import Ref
 from picopay_operator.spec.engine import Engine, ObjectMeta
 from picopay_operator.spec.status import EngineStatus
 
@@ -67,6 +72,7 @@ class Reconciler:
         self._release = release
         self._resync_s = resync_s
         self._now = now
+        self._contests = Contests()
         self._changes: dict[Key, int] = {}
         self._kinds: frozenset[str] = frozenset()
         self._kinds_until_s = 0.0
@@ -83,8 +89,9 @@ class Reconciler:
             OperatorError: it could not be brought to an end, and was shown on the engine.
         """
         body = self._cache.engines.get(key)
-        if body is None:
+        if body is None or is_let_go(body):
             self._changes.pop(key, None)
+            self._contests.forget(key)
             return None
         began_s, result = monotonic(), "done"
         try:
@@ -114,12 +121,11 @@ class Reconciler:
         if wanted.finalizer and not observed.engine.metadata.deletion_timestamp:
             await self._hold(engine)
         deeds = await self._carry_out(key, engine, wanted)
+        await self._report(engine, wanted, deeds.refusal)
         if deeds.refusal is not None:
-            await self._report(engine, self._with_refusal(engine, wanted, deeds.refusal))
             raise deeds.refusal
-        await self._report(engine, wanted)
         if wanted.finalizer is False:
-            await self._cluster.set_finalizer(engine.metadata, held=False)
+            await self._cluster.let_go(engine.metadata)
             return None
         metrics.note_conditions(key, wanted.status.conditions)
         if wanted.status.schema.seconds is not None:
@@ -139,8 +145,15 @@ class Reconciler:
 
     async def _observe(self, key: Key, engine: Engine) -> Observed:
         wanted = sorted(secrets.to_read(engine))
-        self._cache.secrets[key] = frozenset(wanted)
-        seen = await asyncio.gather(*(self._cluster.secret(key, name) for name in wanted))
+        config_maps = sorted(secrets.config_maps_to_read(engine))
+        self._cache.referred[key] = frozenset(
+            [Ref("Secret", name) for name in wanted]
+            + [Ref("ConfigMap", name) for name in config_maps]
+        )
+        seen, configured = await asyncio.gather(
+            asyncio.gather(*(self._cluster.secret(key, name) for name in wanted)),
+            asyncio.gather(*(self._cluster.config_map(key, name) for name in config_maps)),
+        )
         return Observed(
             engine=engine,
             children=self._cache.children(key),
@@ -148,6 +161,7 @@ class Reconciler:
             apis=await self._optional_kinds(),
             release=self._release,
             now=self._now(),
+            config_maps=dict(zip(config_maps, configured, strict=True)),
         )
 
     async def _optional_kinds(self) -> frozenset[str]:
@@ -175,14 +189,19 @@ class Reconciler:
                     Event.SECRET_MADE, engine=key.name, namespace=key.namespace, name=generated.name
                 )
                 changed = True
+        children = self._cache.children(key)
+        taken = await self._cluster.taken(key, wanted.apply)
         for manifest in wanted.apply:
+            if (why := taken.get(Ref.of(manifest))) is not None:
+                refusal = refusal or why
+                continue
             try:
                 await self._cluster.apply(key, manifest)
-            except SeenLate:
-                raise
             except OperatorError as error:
                 refusal = refusal or error
                 continue
+            before = children.get(Ref.of(manifest))
+            refusal = refusal or self._contests.corrected(key, manifest, before)
             _log.info(
                 Event.APPLIED,
                 engine=key.name,
@@ -202,34 +221,29 @@ class Reconciler:
             )
         return _Deeds(changed, refusal)
 
-    def _with_refusal(self, engine: Engine, wanted: Plan, refusal: OperatorError) -> Plan:
-        """Return a plan whose status says what was refused.
-
-        What the plan alone would say is never shown in between: whoever waits for an engine that stands still
-        would be told with each retry that it moves, and that it does not.
-        """
+    async def _report(self, engine: Engine, wanted: Plan, refusal: OperatorError | None) -> None:
+        """Report what the plan says, and with it what was refused: Ready is never true in between."""
         now = self._now().isoformat(timespec="seconds")
-        before, generation = engine.status.conditions, engine.metadata.generation
-        merged = conditions.merge(_failure(refusal), before, generation, now)
-        shown = {one.type: one for one in merged if one.type in _SUMMARY}
-        after = [shown.get(one.type, one) for one in wanted.status.conditions]
-        told = [one for one in conditions.notices(before, after) if one not in wanted.notices]
-        status = structs.replace(wanted.status, conditions=after)
-        return structs.replace(wanted, status=status, notices=[*wanted.notices, *told])
-
-    async def _report(self, engine: Engine, wanted: Plan) -> None:
-        now = self._now().isoformat(timespec="seconds")
-        for notice in wanted.notices:
-            await self._cluster.post(engine.metadata, notice, now)
-        if msgspec.to_builtins(wanted.status) != msgspec.to_builtins(engine.status):
-            await self._cluster.write_status(engine.metadata, wanted.status)
+        status, told = wanted.status, list(wanted.notices)
+        if refusal is not None:
+            before, generation = engine.status.conditions, engine.metadata.generation
+            findings = _failure(refusal)
+            failed = {one.type: one for one in conditions.merge(findings, before, generation, now)}
+            shown = {finding.type: failed[finding.type] for finding in findings}
+            after = [shown.get(Type(one.type), one) for one in status.conditions]
+            status = structs.replace(status, conditions=after)
+            told += conditions.notices(before, after)
+        posted = (self._cluster.post(engine.metadata, one, now) for one in dict.fromkeys(told))
+        await asyncio.gather(*posted)
+        if msgspec.to_builtins(status) != msgspec.to_builtins(engine.status):
+            await self._cluster.write_status(engine.metadata, status)
 
     async def _report_invalid(self, body: object, why: str) -> float | None:
         """Show that a spec is not understood; nothing helps but another one."""
         known = msgspec.convert(body, _Decoded)
         if known.metadata.deletion_timestamp:
             # Its policy is not understood either. What it owns goes with it, what it does not own stays.
-            await self._cluster.set_finalizer(known.metadata, held=False)
+            await self._cluster.let_go(known.metadata)
             return None
         message = f"the spec is not understood: {why}"
         findings = [
@@ -279,8 +293,14 @@ def _reason(error: Exception) -> tuple[Reason, bool]:
     match error:
         case AdoptionRefused():
             return Reason.ADOPTION_REFUSED, True
+        case ChangesUndone():
+            return Reason.CHANGES_UNDONE, True
+        case DefinitionOutdated():
+            return Reason.DEFINITION_OUTDATED, True
         case PermissionDenied():
             return Reason.PERMISSION_DENIED, False
+        case AdmissionDenied():
+            return Reason.ADMISSION_DENIED, False
         case Unprocessable():
             return Reason.INVALID_SPEC, True
         case ApiError():

@@ -57,7 +57,7 @@ _ALL = (
     Resource("v1", "Pod", "pods"),
     Resource("v1", "Service", "services"),
     Resource("v1", "ConfigMap", "configmaps"),
-    Resource("v1", "Secret", "secrets", watched=False),  # by namespace: see secret_watch.py
+    Resource("v1", "Secret", "secrets", watched=False),  # by namespace: see referred_watch.py
     Resource("v1", "PersistentVolumeClaim", "persistentvolumeclaims"),
     Resource("networking.k8s.io/v1", "Ingress", "ingresses"),
     Resource("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"),
@@ -75,6 +75,9 @@ RESOURCES = {resource.kind: resource for resource in _ALL}
 """Every kind by its name."""
 
 OPTIONAL = frozenset(resource.kind for resource in _ALL if resource.optional)
+
+REFERRED = ("Secret", "ConfigMap")
+"""Kinds of somebody else's objects to which engines refer."""
 
 CHILDREN = tuple(resource for resource in _ALL if resource.watched and resource.kind != names.KIND)
 """What is watched by the label of those that the operator has made."""

@@ -48,6 +48,7 @@ def rollout(**fields: Any) -> Manifest:
     return overlaid(SMALLEST, {"rollout": fields})
 
 
+SHRUNK = "a volume cannot shrink: create a new engine and restore a backup"
 NOTHING_MOVES = (
     "rollout.maxSurge and rollout.maxUnavailable must not both be 0: nothing could be replaced"
 )
@@ -189,6 +190,24 @@ CHANGES = {
         {"database": {"cloudNativePG": {"storage": {"className": "fast"}}}},
         {"database": {"cloudNativePG": {"storage": {"className": "slow"}}}},
         {"database": {"cloudNativePG": {"storage": {"className": "fast", "size": "9Gi"}}}},
+    ),
+    "a smaller volume": Change(
+        SHRUNK,
+        {"database": {"postgres": {"storage": {"size": "2Gi"}}}},
+        {"database": {"postgres": {"storage": {"size": "2047Mi"}}}},
+        {"database": {"postgres": {"storage": {"size": "3e9"}}}},
+    ),
+    "a smaller volume by default": Change(
+        SHRUNK,
+        {"database": {"postgres": {"storage": {"size": 6_000_000_000}}}},
+        {"database": {"postgres": {}}},
+        {"database": {"postgres": {"storage": {"size": "6G"}}}},
+    ),
+    "smaller volumes of a cluster": Change(
+        SHRUNK,
+        {"database": {"cloudNativePG": {"storage": {"size": "10Gi"}}}},
+        {"database": {"cloudNativePG": {"storage": {"size": "9Gi"}}}},
+        {"database": {"cloudNativePG": {"storage": {"size": "11Gi"}}}},
     ),
     "a cluster of somebody else": Change(
         "an engine cannot move from a cluster of its own to another one, or back:"

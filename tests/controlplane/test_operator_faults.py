@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from picopay_operator import client, names
+from picopay_operator.cache import Cache
+from picopay_operator.census import Census
+from picopay_operator.client import Client
 from picopay_operator.conditions import Type
 from picopay_operator.errors import OperatorError
 from support.controlplane.api_proxy import (
@@ -188,6 +191,19 @@ async def test_what_nobody_has_told_of_yet_is_not_taken_for_missing(
         proxy.heal()
         await steady(case.versions)
         assert await case.versions() == before
+
+
+async def test_a_kind_that_may_not_be_listed_does_not_keep_the_others_waiting(
+    case: Case, proxy: ApiProxy
+) -> None:
+    proxy.fault = lambda asked: Refuses(403) if asked.path.endswith("/services") else None
+    asks, told = Client(proxy.configuration()), asyncio.Event()
+    try:
+        await Census(asks, Cache(), [case.api.namespace], 60, print, print, told).prime()
+    finally:
+        await asks.close()
+    assert len(proxy.refused(403)) == 1
+    assert any(one.asked.path.endswith("/horizontalpodautoscalers") for one in proxy.answered)
 
 
 async def test_a_watch_that_is_refused_for_good_ends_the_operator(

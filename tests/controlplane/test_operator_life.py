@@ -224,8 +224,8 @@ async def test_two_operators_have_each_their_own_namespaces(
             await one.apply({"version": "1.0.0"})
         for one in (case, other):
             await one.ready()
-        assert operator._cache.namespaces() == {case.api.namespace}
-        assert second._cache.namespaces() == {name}
+        assert operator._cache.referring("Secret") == {case.api.namespace}
+        assert second._cache.referring("Secret") == {name}
         lease = await other.api.get("Lease", names.FIELD_MANAGER)
         assert lease["spec"]["holderIdentity"]
     # Where one is gone, the other does not take over what is not its own.

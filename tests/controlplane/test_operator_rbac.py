@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 
+from picopay_operator import names
 from picopay_operator.conditions import Type
 from support.controlplane.api_server import ApiServer, Manifest
 from support.controlplane.operating import NAME, Case
@@ -60,11 +61,19 @@ async def test_the_rights_are_enough_in_all_namespaces(
         # Secrets are nobody's affair where there is no engine.
         for namespace, status in ((elsewhere.namespace, 200), (api_server.namespace, 403)):
             assert await operator.reads_secrets(namespace) == status
-        for name in _SPECS:
-            await elsewhere.delete("PicoPayEngine", name)
-        for name in _SPECS:
-            await eventually(partial(case.is_gone, name))
+        first, *others = _SPECS
+        await elsewhere.delete("PicoPayEngine", first)
+        await eventually(partial(case.is_gone, first))
         assert operator.refused(elsewhere.namespace) == refused
+        assert await elsewhere.find("RoleBinding", names.SECRETS_ROLE)
+        for name in others:
+            await elsewhere.delete("PicoPayEngine", name)
+        for name in others:
+            await eventually(partial(case.is_gone, name))
+        # The right goes with the last one; who goes at the same time may have had to take it again.
+        assert await elsewhere.find("RoleBinding", names.SECRETS_ROLE) is None
+        refused = operator.refused(elsewhere.namespace)
+        assert {one.partition("/secrets")[1] for one in refused} == {"/secrets"}, refused
 
 
 async def test_the_rights_are_enough_in_listed_namespaces(
@@ -85,6 +94,50 @@ async def test_the_rights_are_enough_in_listed_namespaces(
         assert "status" not in found
         assert "finalizers" not in found["metadata"]
         assert not await elsewhere.list("Deployment")
+
+
+async def test_the_right_to_secrets_goes_though_the_operator_dies_on_the_way(
+    control_plane: ControlPlane, api_server: ApiServer, elsewhere: ApiServer, player: Player
+) -> None:
+    case = Case(elsewhere, player)
+    async with granted(control_plane, api_server) as operator:
+        await case.secret()
+        await case.apply()
+        await case.ready()
+        # It gives the right up, and can do nothing more.
+        operator.proxy.last = lambda one: one.asked.method == "DELETE" and one.changes
+        await elsewhere.delete("PicoPayEngine", NAME)
+        await operator.proxy.ended.wait()
+        assert await elsewhere.find("RoleBinding", names.SECRETS_ROLE) is None
+        assert await elsewhere.find("PicoPayEngine", NAME)
+    async with granted(control_plane, api_server):
+        await eventually(case.is_gone)
+        assert await elsewhere.find("RoleBinding", names.SECRETS_ROLE) is None
+
+
+async def test_a_binding_of_somebody_elses_stays(
+    control_plane: ControlPlane, api_server: ApiServer, elsewhere: ApiServer, player: Player
+) -> None:
+    case = Case(elsewhere, player)
+    async with granted(control_plane, api_server):
+        group = "rbac.authorization.k8s.io"
+        role = {"apiGroup": group, "kind": "ClusterRole", "name": names.SECRETS_ROLE}
+        account = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": api_server.namespace}
+        await elsewhere.create(
+            {
+                "apiVersion": f"{group}/v1",
+                "kind": "RoleBinding",
+                "metadata": {"name": names.SECRETS_ROLE},
+                "roleRef": role,
+                "subjects": [account],
+            }
+        )
+        await case.secret()
+        await case.apply()
+        await case.ready()
+        await elsewhere.delete("PicoPayEngine", NAME)
+        await eventually(case.is_gone)
+        assert await elsewhere.find("RoleBinding", names.SECRETS_ROLE)
 
 
 async def test_an_engine_goes_with_its_namespace(

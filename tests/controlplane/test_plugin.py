@@ -1,5 +1,6 @@
 """`kubectl picopay` against a real API server and a real operator; only logs come from a stand-in."""
 
+import asyncio
 import io
 import json
 from collections.abc import AsyncIterator
@@ -182,8 +183,13 @@ def kubeconfig(folder: Path, server: str) -> Path:
 
 
 @asynccontextmanager
-async def logging(folder: Path, logs: dict[str, bytes]) -> AsyncIterator[tuple[Path, list[Any]]]:
-    """Stand in for an API server whose nodes run: it has pods, and their logs, some of them."""
+async def logging(
+    folder: Path, logs: dict[str, bytes], first: asyncio.Event | None = None
+) -> AsyncIterator[tuple[Path, list[Any]]]:
+    """Stand in for an API server whose nodes run: it has pods, and their logs, some of them.
+
+    The log of the pod `one` goes on until `first` is set.
+    """
     asked: list[Any] = []
 
     async def pods(request: web.Request) -> web.Response:
@@ -194,6 +200,8 @@ async def logging(folder: Path, logs: dict[str, bytes]) -> AsyncIterator[tuple[P
     async def log(request: web.Request) -> web.Response:
         asked.append(dict(request.query))
         content = logs[request.match_info["pod"]]
+        if first and request.match_info["pod"] == "one":
+            await first.wait()
         if not content:
             message = "container is waiting to start"
             return web.json_response({"message": message}, status=400)
@@ -224,11 +232,38 @@ async def test_logs_of_all_pods(follow: list[str], tmp_path: Path) -> None:
     selector, *queries = asked
     assert selector == f"picopay.io/engine={NAME},app.kubernetes.io/component=worker"
     wanted = {"tailLines": "7", "container": "worker", "previous": "true"}
-    assert queries == [wanted | ({"follow": "true"} if follow else {})] * 3
+    if follow:  # the one without a log is asked again
+        wanted["follow"] = "true"
+        queries.remove(selector)
+        assert queries == [wanted] * 4
+    else:
+        assert queries == [wanted] * 3
     assert [line for line in shown if line.startswith("one")] == ["one a", "one b"]
     assert f"three {long.decode()}" in shown
     assert "three without an end" in shown
     assert shown[-1] == "container is waiting to start"
+
+
+async def test_logs_of_pods_that_begin_while_logs_are_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "_LOOK_S", 0.05)
+    logs, first = {"one": b"a\n"}, asyncio.Event()
+    async with logging(tmp_path, logs, first) as (file, asked):
+        following = asyncio.create_task(Terminal(file, "shop").run("logs", NAME, "--follow"))
+
+        async def has_begun() -> bool:
+            return any(isinstance(one, dict) for one in asked)
+
+        await eventually(has_begun)
+        logs["two"] = b"b\n"
+
+        async def has_found() -> bool:
+            return sum(isinstance(one, dict) for one in asked) == 2
+
+        await eventually(has_found)
+        first.set()
+        assert (await following).splitlines() == ["two b", "one a"]
 
 
 async def test_logs_of_which_there_are_none(tmp_path: Path) -> None:

@@ -78,6 +78,16 @@ def without_secret(seen: SecretSeen | None) -> World:
     return world
 
 
+def with_config_map(data: dict[str, str] | None) -> World:
+    """An engine with a variable whose value is in a ConfigMap."""
+    reference = {"name": "flags", "key": "level"}
+    variable = {"name": "PICOPAY_LEVEL", "valueFrom": {"configMapKeyRef": reference}}
+    world = World(EXTERNAL | {"env": [variable]})
+    world.config_maps["flags"] = data
+    world.settle()
+    return world
+
+
 def lost() -> World:
     world = served(POSTGRES)
     world.secrets["payments-postgres"] = None
@@ -233,6 +243,13 @@ SCENES = [
         Type.SECRETS_READY,
         "False",
         Reason.SECRET_KEY_MISSING,
+    ),
+    Scene(lambda: with_config_map(None), Type.SECRETS_READY, "False", Reason.CONFIG_MAP_NOT_FOUND),
+    Scene(
+        lambda: with_config_map({"other": "x"}),
+        Type.SECRETS_READY,
+        "False",
+        Reason.CONFIG_MAP_KEY_MISSING,
     ),
     Scene(lost, Type.STALLED, "True", Reason.SECRET_LOST),
     Scene(foreign, Type.SECRETS_READY, "False", Reason.ADOPTION_REFUSED),

@@ -75,6 +75,7 @@ class World:
         self.status: Object = {}
         self.children: dict[Ref, Object] = {}
         self.secrets: dict[str, SecretSeen | None] = {"db": secret(database_url="postgresql://one")}
+        self.config_maps: dict[str, dict[str, str] | None] = {}
         self.apis = OPTIONAL
         self.release = RELEASE
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
@@ -99,13 +100,12 @@ class World:
     def observed(self) -> Observed:
         return Observed(
             engine=self.engine(),
-            children={
-                ref: _slim(copy.deepcopy(one), ref.kind) for ref, one in self.children.items()
-            },
+            children=copy.deepcopy(self.children),
             secrets=dict(self.secrets),
             apis=self.apis,
             release=self.release,
             now=self.now,
+            config_maps=dict(self.config_maps),
         )
 
     def change(self, **spec: Any) -> None:
@@ -115,7 +115,9 @@ class World:
 
     def step(self) -> Plan:
         """Plan once, and carry that out."""
-        made = plan(self.observed())
+        observed = self.observed()
+        kept = {ref: _slim(one, ref.kind) for ref, one in observed.children.items()}
+        made = plan(msgspec.structs.replace(observed, children=kept))
         if made.finalizer:
             self.finalizers = [names.FINALIZER]
         for generated in made.generated:

@@ -15,12 +15,18 @@ ELSEWHERE = {
     Reason.INTERNAL_ERROR: "test_operator_trouble.py",
     Reason.API_ERROR: "test_operator_faults.py",
     Reason.PERMISSION_DENIED: "test_operator_rbac.py",
+    Reason.ADMISSION_DENIED: "test_operator_surroundings.py",
+    Reason.CHANGES_UNDONE: "test_operator_surroundings.py",
+    Reason.DEFINITION_OUTDATED: "test_operator_surroundings.py",
 }
 """Reasons that no plan gives, and the file of `tests/controlplane` that waits for each."""
 
 TOLD_ELSEWHERE = {
     "InvalidSpec": "test_operator_trouble.py",
     "AdoptionRefused": "test_operator_trouble.py",
+    "AdmissionDenied": "test_operator_surroundings.py",
+    "ChangesUndone": "test_operator_surroundings.py",
+    "DefinitionOutdated": "test_operator_surroundings.py",
 }
 """Events that go with them."""
 

@@ -198,9 +198,22 @@ def test_without_a_report_the_operator_is_left_to_judge() -> None:
     world = upgraded(head="0002", current="0002", oldest_release="0002")
     for ref in [ref for ref in world.children if ref.kind == "Pod"]:
         del world.children[ref]
+    del world.status["schema"]["oldestRelease"]
     change = changes.rollback(world.observed())
     assert change.patch == {"spec": {"version": OLD}}
     assert "not known here" in change.notes[0]
+
+
+def test_what_the_schema_admits_is_known_from_the_status_when_the_report_is_gone() -> None:
+    world = upgraded(head="0002", current="0002")
+    world.run(release=NEW)
+    for ref in [ref for ref in world.children if ref.kind == "Pod"]:
+        del world.children[ref]
+    world.status["schema"]["oldestRelease"] = "0002"
+    with pytest.raises(Refused, match=r"1\.4\.0 wants schema 0001, .* 0002 on; .*: none"):
+        changes.rollback(world.observed())
+    world.status["schema"]["oldestRelease"] = "0001"
+    assert changes.rollback(world.observed()).patch == {"spec": {"version": OLD}}
 
 
 def test_only_what_has_served_is_gone_back_to() -> None:

@@ -103,6 +103,38 @@ async def test_a_broken_engine_is_repeated_and_disturbs_no_other(
     task.cancel()
 
 
+async def test_a_broken_engine_is_not_hurried_by_what_belongs_to_it(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "_PAUSE_S", 500)
+    monkeypatch.setattr(queue, "_WOKEN_PAUSE_S", 500)
+    waiting = WorkQueue(worker, 1)
+    task = asyncio.create_task(waiting.run())
+    worker.fail = {ONE}
+    worker.gate.clear()
+    waiting.wake(ONE)
+
+    async def is_looked_at() -> bool:
+        return ONE in worker.now
+
+    await eventually(is_looked_at)
+    waiting.wake(ONE)  # while it is being looked at, and afterwards
+    worker.gate.set()
+    await until(worker, ONE)
+    waiting.wake(ONE)
+    waiting.wake(TWO)
+    await until(worker, ONE, TWO)
+    # What asks for something else is looked at, whatever has been before.
+    waiting.wake_afresh(ONE)
+    await until(worker, ONE, TWO, ONE)
+    # After a while, what belongs to it has it looked at again, long before its pause is over.
+    monkeypatch.setattr(queue, "_WOKEN_PAUSE_S", 0.01)
+    waiting.wake(ONE)
+    await until(worker, ONE, TWO, ONE, ONE)
+    waiting.forget(ONE)
+    task.cancel()
+
+
 def test_pauses_grow_to_a_bound_and_are_never_shorter_than_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

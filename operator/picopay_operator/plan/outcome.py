@@ -41,8 +41,9 @@ class SecretSeen(Struct, frozen=True):
 class Observed(Struct, frozen=True):
     """An engine and all that was seen of what belongs to it.
 
-    `children` are live objects that carry the engine's label, `secrets` those that it refers to (None: not
-    there), `apis` the optional kinds that the API server has, `now` the time in UTC.
+    `children` are live objects that carry the engine's label, `secrets` and `config_maps` those that it
+    refers to (None: not there; of a ConfigMap, the digest of each value), `apis` the optional kinds that the
+    API server has, `now` the time in UTC.
     """
 
     engine: Engine
@@ -51,6 +52,7 @@ class Observed(Struct, frozen=True):
     apis: frozenset[str]
     release: Release
     now: datetime
+    config_maps: Mapping[str, Mapping[str, str] | None] = {}
 
     @property
     def name(self) -> str:

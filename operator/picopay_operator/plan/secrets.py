@@ -1,7 +1,8 @@
 """The Secrets of an engine: which it refers to, which the operator makes, and whether all are there. Pure.
 
-The values are never here: only the digest of each. A digest in the pods' template replaces them when a value
-they use changes; what else is in the same Secret, and its labels, do not.
+ConfigMaps that it refers to are treated alike. The values are never here: only the digest of each. A digest
+in the pods' template replaces them when a value they use changes; what else is in the same Secret, and its
+labels, do not.
 """
 
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from picopay_operator.plan import jobs
 from picopay_operator.plan.jobs import JobState
 from picopay_operator.plan.outcome import Generated, Observed, Step
 from picopay_operator.spec.engine import DeletionPolicy, Engine
+from picopay_operator.spec.pods import ConfigMapReference
 
 
 def referred(engine: Engine) -> list[SecretKey]:
@@ -26,6 +28,11 @@ def to_read(engine: Engine) -> set[str]:
     way = access(engine)
     keys = [*referred(engine), *(key for key in (way.url, way.migration_url, way.ca) if key)]
     return {key.secret for key in keys} | {admin_key_name(engine)}
+
+
+def config_maps_to_read(engine: Engine) -> set[str]:
+    """Return the names of all ConfigMaps that the plan looks at."""
+    return {one.name for one in _config_maps(engine)}
 
 
 def admin_key_name(engine: Engine) -> str:
@@ -72,13 +79,15 @@ def is_owned(engine: Engine) -> bool:
 
 def are_there(observed: Observed) -> bool:
     """Tell whether all values that the engine refers to are there."""
-    return all(value_digest(observed, key) is not None for key in referred(observed.engine))
+    return _finding(observed, referred(observed.engine)).status is TRUE
 
 
 def data_hash(observed: Observed, way: Access) -> str:
     """Return the digest of the values that the pods of the API and the worker use."""
     used = [way.url, *([way.ca] if way.ca else []), *_of_variables(observed.engine)]
-    return drift.digest([value_digest(observed, key) for key in used])
+    digests = [value_digest(observed, key) for key in used]
+    digests += [_config_digest(observed, one) for one in _config_maps(observed.engine)]
+    return drift.digest(digests)
 
 
 def value_digest(observed: Observed, key: SecretKey | None) -> str | None:
@@ -103,6 +112,16 @@ def _of_variables(engine: Engine) -> Iterator[SecretKey]:
             yield SecretKey(reference.name, reference.key)
 
 
+def _config_maps(engine: Engine) -> Iterator[ConfigMapReference]:
+    for variable in engine.spec.env:
+        if variable.value_from and (reference := variable.value_from.config_map_key_ref):
+            yield reference
+
+
+def _config_digest(observed: Observed, reference: ConfigMapReference) -> str | None:
+    return (observed.config_maps.get(reference.name) or {}).get(reference.key)
+
+
 def _finding(observed: Observed, keys: list[SecretKey]) -> Finding:
     for key in keys:
         seen = observed.secrets.get(key.secret)
@@ -112,6 +131,13 @@ def _finding(observed: Observed, keys: list[SecretKey]) -> Finding:
         if key.key not in seen.digests:
             message = f"the Secret {key.secret} has no key {key.key}"
             return Finding(Type.SECRETS_READY, FALSE, Reason.SECRET_KEY_MISSING, message)
+    for one in _config_maps(observed.engine):
+        if observed.config_maps.get(one.name) is None:
+            message = f"the ConfigMap {one.name} is not there: create it with the key {one.key}"
+            return Finding(Type.SECRETS_READY, FALSE, Reason.CONFIG_MAP_NOT_FOUND, message)
+        if _config_digest(observed, one) is None:
+            message = f"the ConfigMap {one.name} has no key {one.key}"
+            return Finding(Type.SECRETS_READY, FALSE, Reason.CONFIG_MAP_KEY_MISSING, message)
     return Finding(Type.SECRETS_READY, TRUE, Reason.SECRETS_FOUND, "all Secrets are there")
 
 

@@ -139,10 +139,10 @@ def rollback(observed: Observed, version: str | None = None) -> Change:
         raise Refused(f"{wanted} earlier release; those that have served: {known}")
     found = next((one for one in asked if _admits(oldest, one)), None)
     if found is None:
-        nearest = next((one.version for one in earlier if _admits(oldest, one)), "none")
+        safe = ", ".join(one.version for one in earlier if _admits(oldest, one)) or "none"
         raise Refused(
             f"{asked[0].version} wants schema {asked[0].head}, and the database admits releases from"
-            f" schema {oldest} on; the nearest release that has served here and can: {nearest}"
+            f" schema {oldest} on; those that have served here and can: {safe}"
         )
     changed = _spec_of(observed, found)
     if not changed:
@@ -159,10 +159,11 @@ def rollback(observed: Observed, version: str | None = None) -> Change:
 
 
 def oldest_release(observed: Observed) -> str | None:
-    """Return the oldest schema that a release may want; None when no migration is there to tell it."""
-    job = observed.engine.status.schema.job
-    if job is None:
-        return None
+    """Return the oldest schema that a release may want; None when it is known from nowhere."""
+    schema = observed.engine.status.schema
+    if schema.oldest_release is not None or (job := schema.job) is None:
+        return schema.oldest_release
+    # The operator that has written the status is of an older release: what the migration has left tells, too.
     ending = jobs.ending(jobs.pods_of(observed, job))
     report = contract.read_report(MigrationReport, ending.message)
     return report.oldest_release if report else None

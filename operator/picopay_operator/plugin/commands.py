@@ -6,7 +6,7 @@ Called by `main.py`. What is to be seen or done is decided in `overview.py` and 
 import asyncio
 import logging
 from argparse import Namespace
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TextIO
 
 import msgspec
@@ -22,6 +22,9 @@ from picopay_operator.plugin.changes import Change, Refused
 from picopay_operator.resources import RESOURCES
 
 FIELD_MANAGER = "kubectl-picopay"
+
+_LOOK_S = 2.0
+"""How often is looked for new pods while logs are followed."""
 
 _HTTP_UNAVAILABLE = {0, 429, 500, 502, 503, 504}
 
@@ -146,22 +149,50 @@ async def _carry_out(session: Session, change: Change) -> None:
 
 async def _logs(session: Session) -> None:
     """Show the logs of all pods of a component: followed all at once, else one after the other."""
-    pods = await reading.pods(session.client, session.key, session.given.component)
+    pods = await _pods(session)
     if not pods:
         raise Refused(f"{session.key.name} has no pods of the component {session.given.component}")
     parameters = {"tailLines": str(session.given.tail), "container": session.given.component}
     if session.given.previous:
         parameters["previous"] = "true"
     if session.given.follow:
-        parameters["follow"] = "true"
-        refused = await asyncio.gather(*(_log(session, pod, parameters) for pod in pods))
+        shown = await _follow(session, pods, parameters | {"follow": "true"})
     else:
-        refused = [await _log(session, pod, parameters) for pod in pods]
-    if errors := [error for error in refused if error]:
-        if len(errors) == len(pods):
+        shown = [await _log(session, pod, parameters) for pod in pods]
+    if errors := [error for error in shown if error]:
+        if len(errors) == len(shown):
             raise errors[0]
         # That one pod has no log (yet) says nothing about the others.
         session.out.writelines(f"{session.paint.bad(str(error))}\n" for error in errors)
+
+
+async def _follow(
+    session: Session, pods: Sequence[str], parameters: Mapping[str, str]
+) -> list[ApiError | None]:
+    """Follow the logs of pods, and of those that begin later, until all have ended.
+
+    Return for each why it had none. A pod that has no log yet is asked again.
+    """
+    following: dict[str, asyncio.Task[ApiError | None]] = {}
+    try:
+        while True:
+            known = set(following)
+            for pod in pods:
+                task = following.get(pod)
+                if task is None or (task.done() and task.result()):
+                    following[pod] = asyncio.create_task(_log(session, pod, parameters))
+            _, running = await asyncio.wait(following.values(), timeout=_LOOK_S)
+            if not running and known.issuperset(pods):
+                return [task.result() for task in following.values()]
+            pods = await _pods(session)
+    finally:
+        for task in following.values():
+            task.cancel()
+        await asyncio.gather(*following.values(), return_exceptions=True)
+
+
+async def _pods(session: Session) -> list[str]:
+    return await reading.pods(session.client, session.key, session.given.component)
 
 
 async def _log(session: Session, pod: str, parameters: Mapping[str, str]) -> ApiError | None:

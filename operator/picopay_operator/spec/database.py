@@ -45,6 +45,11 @@ class Storage(Kind, frozen=True):
             " && (!has(self.className) || self.className == oldSelf.className)",
             "the storage class of a volume cannot be changed: create a new engine and restore a backup",
         ),
+        Rule(
+            "!has(self.size) || !has(oldSelf.size)"
+            " || quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",
+            "a volume cannot shrink: create a new engine and restore a backup",
+        ),
     )
 
     size: Annotated[

@@ -29,6 +29,8 @@ _VERSIONS = {
     "Ingress": "networking.k8s.io/v1",
     "Job": "batch/v1",
     "Lease": "coordination.k8s.io/v1",
+    "MutatingAdmissionPolicy": "admissionregistration.k8s.io/v1",
+    "MutatingAdmissionPolicyBinding": "admissionregistration.k8s.io/v1",
     "NetworkPolicy": "networking.k8s.io/v1",
     "PicoPayEngine": "picopay.io/v1beta1",
     "PodDisruptionBudget": "policy/v1",

@@ -1,7 +1,8 @@
-"""Hears of Secrets that engines refer to, namespace by namespace, without ever holding what is in them.
+"""Hears of Secrets and ConfigMaps that engines refer to, namespace by namespace, without what is in them.
 
-Run beside kopf, whose watches are of the whole cluster: nobody lets an operator read all Secrets of a
-cluster, and this one may read them only where there are engines. Of each, only the metadata is asked for.
+Run beside kopf, whose watches are of the whole cluster, and of what the operator has made itself: nobody lets
+an operator read all Secrets of a cluster, and this one may read them only where there are engines. Of each
+object, only the metadata is asked for.
 """
 
 import asyncio
@@ -12,16 +13,17 @@ from picopay_operator import logs
 from picopay_operator.client import Client
 from picopay_operator.errors import ApiError
 from picopay_operator.logs import Event
-from picopay_operator.resources import RESOURCES
+from picopay_operator.resources import RESOURCES, Ref
 
 _PAUSE_S = 1.0
 _log = logs.get_logger(__name__)
 
 
-class SecretWatch:
-    """Watches the Secrets of namespaces; `wake` is told namespace and name of one that has changed."""
+class ReferredWatch:
+    """Watches the objects of a kind in some namespaces; `wake` is told of one that has changed."""
 
-    def __init__(self, client: Client, wake: Callable[[str, str], None]) -> None:
+    def __init__(self, kind: str, client: Client, wake: Callable[[str, Ref], None]) -> None:
+        self.kind = kind
         self._client = client
         self._wake = wake
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -46,13 +48,17 @@ class SecretWatch:
                 await self._follow(namespace, seen)
             except ApiError as error:
                 # Without the right to it yet, or the API server is away: engines are looked at all the same.
-                _log.debug(Event.SECRET_WATCH_FAILED, namespace=namespace, error=error)
+                _log.debug(
+                    Event.REFERRED_WATCH_FAILED, kind=self.kind, namespace=namespace, error=error
+                )
             except Exception as error:  # noqa: BLE001  # whatever it is, the watch must go on
-                _log.warning(Event.SECRET_WATCH_FAILED, namespace=namespace, error=error)
+                _log.warning(
+                    Event.REFERRED_WATCH_FAILED, kind=self.kind, namespace=namespace, error=error
+                )
             await asyncio.sleep(_PAUSE_S * random.uniform(0.75, 1.25))  # noqa: S311  # not for secrets
 
     async def _follow(self, namespace: str, seen: dict[str, str]) -> None:
-        path = RESOURCES["Secret"].path(namespace)
+        path = RESOURCES[self.kind].path(namespace)
         listed = await self._client.list_metadata(path)
         there = {
             one["metadata"]["name"]: one["metadata"]["resourceVersion"]
@@ -61,7 +67,7 @@ class SecretWatch:
         for name in {name for name, version in there.items() if seen.get(name) != version} | (
             set(seen) - set(there)
         ):
-            self._wake(namespace, name)
+            self._wake(namespace, Ref(self.kind, name))
         seen.clear()
         seen.update(there)
         version = listed["metadata"]["resourceVersion"]
@@ -73,4 +79,4 @@ class SecretWatch:
                 seen.pop(metadata["name"], None)
             else:
                 seen[metadata["name"]] = metadata["resourceVersion"]
-            self._wake(namespace, metadata["name"])
+            self._wake(namespace, Ref(self.kind, metadata["name"]))
