@@ -49,9 +49,8 @@ simulate: $(READY) ## Run a bank whose processes are killed at random (ARGS="--m
 	@exec $(RUN)python tests/stress/simulate.py $(ARGS)
 
 lock: $(READY) ## Resolve the dependencies anew into requirements.lock (ARGS=--upgrade for the newest).
-	$(RUN)python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore uv
 	$(RUN)uv pip compile pyproject.toml --quiet --universal --generate-hashes --python-version 3.12 \
-	  --all-extras --group dev --no-emit-index-url --no-emit-find-links \
+	  --all-extras --group dev --group image --no-emit-index-url --no-emit-find-links \
 	  --custom-compile-command 'make lock' --output-file requirements.lock $(ARGS)
 
 clean: ## Remove what the tools made; the data of `make up` stays.
