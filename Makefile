@@ -4,11 +4,12 @@
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up dev dev-operator test check bench bench-operator simulate lock clean
+.PHONY: help up dev dev-operator test check images images-test bench bench-operator simulate lock clean
 
 READY := .venv/.complete
 RUN := .venv/bin/
 ARGS ?=
+BASE ?=
 
 # Modules that write generated files; with --check they fail on a difference instead.
 GENERATED_CHECKS := picopay_api.reference picopay_operator.reference
@@ -35,9 +36,16 @@ check: $(READY) ## Check format, style, types, imports, generated files and the 
 	$(RUN)ruff check .
 	$(RUN)mypy
 	$(RUN)lint-imports
+	$(RUN)hadolint Dockerfile.api Dockerfile.operator
 	@set -ex; for module in $(GENERATED_CHECKS); do $(RUN)python -m $$module --check; done
 	PYTHONPATH=tests $(RUN)python -m support.schema_drift
 	PYTHONPATH=tests $(RUN)python -m support.chart_files --check
+
+images: $(READY) ## Make both container images (ARGS="--save FOLDER": archives, too; BASE=IMAGE: another base).
+	@BASE="$(BASE)" .ci/images $(ARGS)
+
+images-test: $(READY) ## Make both images, look into them, and run them (BASE=IMAGE: another base).
+	@BASE="$(BASE)" exec $(RUN)pytest tests/images $(ARGS)
 
 bench: $(READY) ## Measure payments per second, beside pgbench and a no-op (ARGS=--full: longer).
 	@exec $(RUN)python tests/benchmarks/run.py $(ARGS)
