@@ -32,7 +32,7 @@ def build(folder: Path, names: tuple[str, ...]) -> None:
         BuildError: Go says no.
     """
     scratch = folder / "scratch"
-    go = _go(scratch / "go")
+    go = compiler(scratch / "go")
     temporary = scratch / "temporary"
     shutil.rmtree(temporary, ignore_errors=True)  # what an interrupted build left is of no use here
     temporary.mkdir(parents=True)
@@ -88,7 +88,7 @@ def _link_flags() -> str:
     return " ".join(["-s -w", *values])
 
 
-def _go(folder: Path) -> Path:
+def compiler(folder: Path) -> Path:
     """Return Go: the machine's own if it is new enough, else one that a wheel brings."""
     wanted = re.search(r"^go (\d+)\.(\d+)", _module_file(), re.MULTILINE)
     assert wanted
