@@ -1,7 +1,6 @@
 """The schema of skaffold.yaml, as skaffold's Go module carries it: fetched once, into the user's cache.
 
-Used by tests/charts/test_skaffold.py. Go checks the module against its public checksum database; where Go is
-told not to ask that, against the sum below.
+Used by tests/charts/test_skaffold.py. What comes is held to the sum below.
 """
 
 import json
