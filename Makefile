@@ -4,11 +4,12 @@
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up dev dev-operator test check bench bench-operator simulate lock clean
+.PHONY: help up dev dev-operator test check images images-test bench bench-operator simulate lock clean
 
 READY := .venv/.complete
 RUN := .venv/bin/
 ARGS ?=
+BASE ?=
 
 # Modules that write generated files; with --check they fail on a difference instead.
 GENERATED_CHECKS := picopay_api.reference picopay_operator.reference
@@ -35,9 +36,16 @@ check: $(READY) ## Check format, style, types, imports, generated files and the 
 	$(RUN)ruff check .
 	$(RUN)mypy
 	$(RUN)lint-imports
+	$(RUN)hadolint Dockerfile.api Dockerfile.operator
 	@set -ex; for module in $(GENERATED_CHECKS); do $(RUN)python -m $$module --check; done
 	PYTHONPATH=tests $(RUN)python -m support.schema_drift
 	PYTHONPATH=tests $(RUN)python -m support.chart_files --check
+
+images: $(READY) ## Make both container images (ARGS="--save FOLDER": archives, too; BASE=IMAGE: another base).
+	@BASE="$(BASE)" .ci/images $(ARGS)
+
+images-test: $(READY) ## Make both images, look into them, and run them (BASE=IMAGE: another base).
+	@BASE="$(BASE)" exec $(RUN)pytest tests/images $(ARGS)
 
 bench: $(READY) ## Measure payments per second, beside pgbench and a no-op (ARGS=--full: longer).
 	@exec $(RUN)python tests/benchmarks/run.py $(ARGS)
@@ -49,9 +57,8 @@ simulate: $(READY) ## Run a bank whose processes are killed at random (ARGS="--m
 	@exec $(RUN)python tests/stress/simulate.py $(ARGS)
 
 lock: $(READY) ## Resolve the dependencies anew into requirements.lock (ARGS=--upgrade for the newest).
-	$(RUN)python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore uv
 	$(RUN)uv pip compile pyproject.toml --quiet --universal --generate-hashes --python-version 3.12 \
-	  --all-extras --group dev --no-emit-index-url --no-emit-find-links \
+	  --all-extras --group dev --group image --no-emit-index-url --no-emit-find-links \
 	  --custom-compile-command 'make lock' --output-file requirements.lock $(ARGS)
 
 clean: ## Remove what the tools made; the data of `make up` stays.
