@@ -73,16 +73,23 @@ class Cluster:
 
     async def optional_kinds(self) -> frozenset[str]:
         """Return those of the optional kinds that the API server has."""
-        found = await asyncio.gather(*map(self._has, sorted(OPTIONAL)))
-        return frozenset(kind for kind in found if kind)
+        versions = sorted({RESOURCES[kind].api_version for kind in OPTIONAL})
+        served = dict(
+            zip(versions, await asyncio.gather(*map(self._served, versions)), strict=True)
+        )
+        return frozenset(
+            kind
+            for kind in OPTIONAL
+            if RESOURCES[kind].plural in served[RESOURCES[kind].api_version]
+        )
 
-    async def _has(self, kind: str) -> str | None:
-        resource = RESOURCES[kind]
+    async def _served(self, api_version: str) -> frozenset[str]:
+        """Return the kinds that a version of an API has, by their plural; none where it is not there."""
         try:
-            served = await self._client.get(f"/apis/{resource.api_version}")
+            served = await self._client.get(f"/apis/{api_version}")
         except NotFound:
-            return None
-        return kind if any(one["name"] == resource.plural for one in served["resources"]) else None
+            return frozenset()
+        return frozenset(one["name"] for one in served["resources"])
 
     async def secret(self, key: Key, name: str) -> SecretSeen | None:
         """Read a Secret, as digests; None when it is not there, or is lost with its namespace."""
