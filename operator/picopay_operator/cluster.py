@@ -5,15 +5,13 @@ that are read leave this module as digests only.
 """
 
 import asyncio
-import base64
 import hashlib
-import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from picopay_operator import address, contract, drift, logs, names
+from picopay_operator import address, drift, logs, names, secret_values
 from picopay_operator.cache import REPLICAS_OURS, Cache, Key, owner
 from picopay_operator.client import Client
 from picopay_operator.conditions import Notice
@@ -31,7 +29,6 @@ from picopay_operator.errors import (
     Unprocessable,
 )
 from picopay_operator.logs import Event
-from picopay_operator.manifests import secrets as secret_manifests
 from picopay_operator.manifests.context import Manifest
 from picopay_operator.plan.outcome import Generated, SecretSeen
 from picopay_operator.resources import OPTIONAL, RESOURCES, Ref
@@ -39,7 +36,6 @@ from picopay_operator.spec.engine import Engine, ObjectMeta
 from picopay_operator.spec.status import EngineStatus
 
 _NOTE_CHARACTERS_MAX = 1_024  # of an Event
-_PASSWORD_BYTES = 24
 _KIND_PAUSE_S = 1.0
 _log = logs.get_logger(__name__)
 
@@ -63,7 +59,7 @@ class Cluster:
         """Wait until there is the kind of engines: watches that begin before may never find it."""
         while True:
             try:
-                if await self._has(names.KIND):
+                if names.PLURAL in await self._served(names.API_VERSION):
                     return
                 error = None
             except ApiError as refusal:
@@ -110,7 +106,7 @@ class Cluster:
                 for one, value in (body.get("data") or {}).items()
             },
             ports={
-                one: address.ports(_decoded(value))
+                one: address.ports(secret_values.decoded(value))
                 for one, value in (body.get("data") or {}).items()
             },
             annotations=metadata.get("annotations", {}),
@@ -141,12 +137,12 @@ class Cluster:
             there = None
         if there is not None and owner(there) != key:
             raise AdoptionRefused(f"the Secret {wanted.name} is not the engine's: it is left alone")
-        values = _values(there)
-        manifest = drift.marked(_made_up(engine, wanted, version, values, there))
+        values = secret_values.read(there)
+        manifest = drift.marked(secret_values.made_up(engine, wanted, version, values, there))
         if there is not None and not drift.differences(manifest, there):
             return False
         await self._client.apply(path, manifest)
-        return there is None or _values(manifest) != values
+        return there is None or secret_values.read(manifest) != values
 
     async def taken(self, key: Key, manifests: Sequence[Manifest]) -> dict[Ref, OperatorError]:
         """Look, all at once, for new objects whose names are taken; return what stands in the way of which.
@@ -355,47 +351,3 @@ def _is_owned(there: Mapping[str, Any], manifest: Manifest) -> bool:
         for one in (there, manifest)
     )
     return bool(owners & wanted)
-
-
-def _values(secret: Mapping[str, Any] | None) -> dict[str, str]:
-    data = (secret or {}).get("data") or {}
-    return {name: _decoded(value) for name, value in data.items()}
-
-
-def _decoded(value: str) -> str:
-    """Return a value as text; a binary one is of no use to us and must do no harm."""
-    return base64.b64decode(value).decode(errors="replace")
-
-
-def _made_up(
-    engine: Engine,
-    wanted: Generated,
-    version: str,
-    values: Mapping[str, str],
-    there: Mapping[str, Any] | None,
-) -> Manifest:
-    if wanted.kind == "postgres":
-        password = values.get("password") or secrets.token_urlsafe(_PASSWORD_BYTES)
-        return secret_manifests.database(engine, version, password, owned=wanted.owned)
-    annotations = (there or {}).get("metadata", {}).get("annotations", {})
-    rotated = annotations.get(names.ROTATE_KEY)
-    api_key = values.get(contract.ADMIN_KEY)
-    previous = values.get(contract.PREVIOUS_ADMIN_KEY)
-    if api_key is None:
-        api_key = _api_key()
-    elif wanted.rotate is not None and wanted.rotate != rotated:
-        api_key, previous = _api_key(), api_key
-    return secret_manifests.admin_key(
-        engine,
-        wanted.name,
-        version,
-        api_key,
-        owned=wanted.owned,
-        previous=previous,
-        rotation=wanted.rotate or rotated,
-    )
-
-
-def _api_key() -> str:
-    """Make a key up: 32 random bytes, as the API makes them."""
-    return f"ppk_{secrets.token_hex(32)}"
