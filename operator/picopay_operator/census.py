@@ -63,7 +63,9 @@ class Census:
         kind = {"apiVersion": resource.api_version, "kind": resource.kind}  # lists leave it out
         while True:
             try:
-                found = await self._client.list_objects(resource.path(namespace), names.MANAGED)
+                async for page in self._client.pages(resource.path(namespace), names.MANAGED):
+                    for body in page:
+                        self._cache.note_child(resource.kind, kind | body)
             except ApiError as error:
                 if resource.optional and isinstance(error, NotFound):
                     return
@@ -72,8 +74,6 @@ class Census:
                     return  # to ask again would only use up the time of the other kinds
                 await asyncio.sleep(_PRIME_PAUSE_S)
             else:
-                for body in found:
-                    self._cache.note_child(resource.kind, kind | body)
                 return
 
     async def run(self) -> None:

@@ -30,6 +30,9 @@ from picopay_operator.errors import (
 )
 
 REQUEST_TIMEOUT_S = 15.0
+PAGE = 50
+"""How many objects are listed at once."""
+
 _WATCH_S = 300
 """After so long the server ends a watch; a new one is begun."""
 
@@ -121,9 +124,19 @@ class Client:
 
     async def list_objects(self, path: str, selector: str = "") -> list[dict[str, Any]]:
         """List objects of a label, or all."""
-        answer = await self._ask("get", path, label_selector=selector or None)
-        found: list[dict[str, Any]] = answer["items"] or []
-        return found
+        return [one async for page in self.pages(path, selector) for one in page]
+
+    async def pages(self, path: str, selector: str = "") -> AsyncIterator[list[dict[str, Any]]]:
+        """Yield objects of a label, or all, some at a time: what is kept of them is far less."""
+        following = None
+        while True:
+            answer = await self._ask(
+                "get", path, label_selector=selector or None, limit=PAGE, _continue=following
+            )
+            yield answer["items"] or []
+            following = answer["metadata"].get("continue")
+            if not following:
+                return
 
     async def merge(self, path: str, body: dict[str, Any], field_manager: str) -> dict[str, Any]:
         """Change some fields of an object; those that are None are taken away. Return it as it is then."""

@@ -72,7 +72,7 @@ def _differences(wanted: Any, live: Any, path: str, *, whole: bool = False) -> I
         for name, value in wanted.items():
             place = f"{path}.{name}" if path else name
             if key in _QUANTITIES:
-                if _number(value) != _number(live.get(name)):
+                if quantity(value) != quantity(live.get(name)):
                     yield place
             else:
                 yield from _differences(value, live.get(name), place, whole=whole)
@@ -118,13 +118,13 @@ def _merge_key(elements: Sequence[Any]) -> str | None:
     return None
 
 
-def _number(quantity: Any) -> Any:
-    """Return the value of a quantity; what is none, as it is."""
-    if quantity is None or isinstance(quantity, Mapping):
-        return quantity
-    found = _QUANTITY.fullmatch(str(quantity))
+def quantity(written: Any) -> Any:
+    """Return the value of a quantity, which may be written in several ways; what is none, as it is."""
+    if written is None or isinstance(written, Mapping):
+        return written
+    found = _QUANTITY.fullmatch(str(written))
     if found is None:
-        return quantity
+        return written
     digits, suffix = found.groups()
     if suffix and suffix not in _SUFFIXES:
         return Decimal(digits + suffix)  # an exponent

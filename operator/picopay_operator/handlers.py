@@ -16,12 +16,11 @@ from kubernetes.aio.client import Configuration
 
 from picopay_operator import metrics, names
 from picopay_operator.cache import Cache, Key
+from picopay_operator.client import PAGE
 from picopay_operator.conditions import Type
 from picopay_operator.errors import OperatorError
 from picopay_operator.queue import WorkQueue
 from picopay_operator.resources import CHILDREN, OPTIONAL, RESOURCES, Ref, Resource
-
-_CHUNK = 500
 
 _LOGIN_FRESH = timedelta(minutes=30)
 """After so long kopf asks for the token again, which in a pod is replaced every hour."""
@@ -186,7 +185,9 @@ def _settings(lease: Key, *, scans: bool) -> kopf.OperatorSettings:
     settings.watching.server_timeout = 600
     settings.watching.client_timeout = 660
     settings.watching.connect_timeout = 30
-    settings.watching.chunk_size = _CHUNK
+    settings.watching.chunk_size = PAGE
+    # Until then the task of an object holds on to it whole: at the start, that of every object there is.
+    settings.queueing.idle_timeout = 0.1
     settings.networking.request_timeout = 60
     settings.networking.connect_timeout = 10
     for resource in CHILDREN:

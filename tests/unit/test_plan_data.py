@@ -141,3 +141,20 @@ def test_data_that_cannot_be_given_up_in_time_does_not_hold_its_engine_for_ever(
         assert made.finalizer is not lets_go
         assert bool(made.apply or made.generated) is not lets_go
         assert (Ref("PersistentVolumeClaim", "data-payments-postgres-0") in made.delete) is lets_go
+
+
+@pytest.mark.parametrize(
+    ("there", "then"), [("1Gi", "5Gi"), ("20Gi", "20Gi"), ("5120Mi", "5120Mi")]
+)
+def test_a_volume_only_ever_grows(there: str, then: str) -> None:
+    world = World({"database": {"postgres": {"storage": {"size": "5Gi"}}}})
+    world.run()
+    claim = Ref("PersistentVolumeClaim", "data-payments-postgres-0")
+    world.children[claim] = {
+        "metadata": {"name": claim.name},
+        "spec": {"resources": {"requests": {"storage": there}}},
+        "status": {},
+    }
+    world.run()
+    assert world.children[claim]["spec"]["resources"]["requests"]["storage"] == then
+    assert world.reason(Type.READY)[0] == "True"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from picopay_operator import names
+from picopay_operator import drift, names
 from picopay_operator.conditions import FALSE, UNKNOWN, Finding, Reason, Type
 from picopay_operator.manifests import cnpg, postgres
 from picopay_operator.manifests.access import access
@@ -67,13 +67,18 @@ def _in_the_cluster(observed: Observed, wanted: Postgres) -> tuple[bool, Step]:
         postgres.service(engine, wanted),
         admitted.write(made, _spec_of_server(engine.spec), server, observed.release),
     ]
-    if observed.child("PersistentVolumeClaim", postgres.claim_name(engine)):
+    if volume and drift.quantity(_size_of(volume)) < drift.quantity(wanted.storage.size):
+        # Only ever more: it may have grown by other hands, and could not shrink again.
         objects.append(postgres.claim(engine, wanted))
     password = Generated("postgres", name, secrets.is_owned(engine))
     all_of_it = Step(generated=[password], wanted=objects)
     if server and server.get("status", {}).get("readyReplicas"):
         return True, all_of_it
     return False, all_of_it | Step(findings=[_starting("the database in the cluster is starting")])
+
+
+def _size_of(claim: Mapping[str, Any]) -> str:
+    return str(claim["spec"]["resources"]["requests"]["storage"])
 
 
 def _spec_of_server(spec: EngineSpec) -> EngineSpec:
@@ -93,7 +98,7 @@ def _spec_of_server(spec: EngineSpec) -> EngineSpec:
 def _created_size(server: Mapping[str, Any] | None) -> str | None:
     """Return the size that the template of the claim was made with, which cannot be changed."""
     for claim in (server or {}).get("spec", {}).get("volumeClaimTemplates", ()):
-        return str(claim["spec"]["resources"]["requests"]["storage"])
+        return _size_of(claim)
     return None
 
 
