@@ -219,18 +219,6 @@ def test_another_value_rolls_the_pods_after_a_migration_and_other_keys_do_not() 
     assert data_hash() != before
 
 
-def test_another_release_of_the_operator_restarts_nothing() -> None:
-    world = World({"database": {"secretRef": {"name": "db"}}, "version": "1.4.0"})
-    world.run()
-    template, jobs = world.deployment()["spec"]["template"], world.jobs()
-    world.release = type(world.release)(
-        "9.9.9", "picopay/picopay-api", "docker.io/library/postgres"
-    )
-    world.settle()
-    assert world.deployment()["spec"]["template"] == template
-    assert world.jobs() == jobs
-
-
 def test_what_is_broken_is_repaired_and_told() -> None:
     world = World()
     world.run()

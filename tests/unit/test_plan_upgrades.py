@@ -58,12 +58,13 @@ def test_an_operator_of_another_release_replaces_no_pod(
     world.run()
     workloads = [ref for ref in world.children if ref.kind in {"Deployment", "StatefulSet"}]
     assert len(workloads) == 3
-    before = [template(world, *ref) for ref in workloads]
+    before, jobs = [template(world, *ref) for ref in workloads], world.jobs()
     world.release = NEXT
     request.getfixturevalue("other_templates")
     world.run(release="1.5.0")
     assert [ref for ref in world.children if ref.kind in {"Deployment", "StatefulSet"}] == workloads
     assert [template(world, *ref) for ref in workloads] == before
+    assert world.jobs() == jobs
     assert world.reason(Type.READY)[0] == "True"
     # What somebody else does to them is undone as ever.
     for ref in workloads:
