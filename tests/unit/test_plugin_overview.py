@@ -144,6 +144,25 @@ def test_what_is_ready_is_ready_for_the_spec_as_it_is_now() -> None:
     assert "has not seen the last change" in shown.message
 
 
+def test_what_waits_for_the_last_pod_of_a_release() -> None:
+    world = serving()
+    world.start_pod("payments-api-old")
+    world.change(version="1.5.0")
+    world.later(seconds=5)
+    later = {"revision": "0003", "title": "Drop the old keys", "destructive": True}
+    said = {"release": "1.5.0", "head": "0003", "current": "0002"}
+    world.run(**said, waiting=[later])
+    told = text.schema_plan(overview.schema_plan(world.observed()), PLAIN)
+    assert "waits until the pods of earlier releases are gone" in told
+    assert "Later\n  0003 Drop the old keys (destructive)" in told
+    del world.children[Ref("Pod", "payments-api-old")]
+    world.settle()
+    world.end_job(world.jobs()[-1], report(ok=False, exit_code=8, plan_hash="abc", **said), 8)
+    world.settle()
+    assert overview.overview(world.observed()).ready
+    assert "kubectl picopay approve payments --namespace shop" in written(world)
+
+
 def test_an_engine_that_nobody_has_seen() -> None:
     world = World()
     shown = overview.overview(world.observed())

@@ -87,7 +87,10 @@ class Overview(Shown, frozen=True):
 
 
 class SchemaPlan(Shown, frozen=True):
-    """What a migration would do that waits for its approval; `applied` is what the last one has done."""
+    """What a migration would do that waits for its approval; `applied` is what the last one has done.
+
+    `waiting` is what waits until the pods of earlier releases are gone.
+    """
 
     name: str
     namespace: str
@@ -98,6 +101,7 @@ class SchemaPlan(Shown, frozen=True):
     plan_hash: str | None
     steps: list[str]
     applied: list[str]
+    waiting: list[str]
     message: str
 
 
@@ -196,6 +200,7 @@ def schema_plan(observed: Observed) -> SchemaPlan:
         plan_hash=schema.plan_hash,
         steps=list(schema.plan),
         applied=list(report.applied) if report else [],
+        waiting=list(schema.waiting),
         message=next((one.message for one in (*wrong, *told) if one), "nothing is known yet"),
     )
 
@@ -327,7 +332,12 @@ def _component(child: Live) -> str:
 
 def _next(observed: Observed) -> Iterator[str]:
     namespace = observed.engine.metadata.namespace
-    reasons = [one.reason for one in observed.engine.status.conditions if one.status is not TRUE]
+    reasons = [
+        one.reason
+        for one in observed.engine.status.conditions
+        # An engine is ready while what comes after its rollout waits for an approval.
+        if one.status is not TRUE or one.reason == Reason.APPROVAL_PENDING
+    ]
     wanted = [command for reason in reasons for command in _NEXT.get(reason, ())]
     for command in dict.fromkeys(wanted):
         verb, _, options = command.partition(" ")

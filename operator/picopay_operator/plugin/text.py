@@ -66,7 +66,11 @@ def overview(shown: Overview, now: datetime, paint: Paint) -> str:
 
 def schema_plan(shown: SchemaPlan, paint: Paint) -> str:
     """Write down what a migration would do."""
-    state = paint.open("waits for an approval") if shown.waits else "nothing waits"
+    state = "nothing waits"
+    if shown.waits:
+        state = paint.open("waits for an approval")
+    elif shown.waiting:
+        state = paint.open("waits until the pods of earlier releases are gone")
     fields = [
         ("Name", _named(shown.namespace, shown.name)),
         ("Plan", state),
@@ -80,8 +84,9 @@ def schema_plan(shown: SchemaPlan, paint: Paint) -> str:
     else:
         fields.append(("Message", _flat(shown.message)))
     lines = [*_fields(fields, paint)]
-    steps = [paint.bad(step) if step.endswith("(destructive)") else step for step in shown.steps]
-    lines += _section("Steps", steps, paint)
+    for title, steps in (("Steps", shown.steps), ("Later", shown.waiting)):
+        told = [paint.bad(step) if step.endswith("(destructive)") else step for step in steps]
+        lines += _section(title, told, paint)
     if shown.waits:
         command = f"kubectl picopay approve {shown.name} --namespace {shown.namespace}"
         lines += _section("Next", [f"{command} --plan-hash {shown.plan_hash}"], paint)
