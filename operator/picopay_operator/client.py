@@ -119,9 +119,14 @@ class Client:
             body["preconditions"] = {"uid": uid}
         await self._ask("delete", path, body=body)
 
-    async def list_objects(self, path: str, selector: str = "") -> list[dict[str, Any]]:
-        """List objects of a label, or all."""
-        answer = await self._ask("get", path, label_selector=selector or None)
+    async def list_objects(
+        self, path: str, selector: str = "", *, name: str = ""
+    ) -> list[dict[str, Any]]:
+        """List objects of a label or of a name, or all."""
+        fields = f"metadata.name={name}" if name else None
+        answer = await self._ask(
+            "get", path, label_selector=selector or None, field_selector=fields
+        )
         found: list[dict[str, Any]] = answer["items"] or []
         return found
 
