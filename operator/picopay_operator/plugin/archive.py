@@ -18,9 +18,9 @@ from typing import BinaryIO
 import msgspec
 
 from picopay_operator.cache import Key
-from picopay_operator.plugin.bundle import Bundle, LeftOut, Versions
+from picopay_operator.plugin.bundle import Bundle, Versions
 from picopay_operator.plugin.changes import Refused
-from picopay_operator.plugin.overview import Shown
+from picopay_operator.plugin.overview import LeftOut, Shown, SupportBundle
 
 INDEX = "index.json"
 
@@ -44,16 +44,6 @@ class Index(Shown, frozen=True):
     versions: Versions
     files: list[File]
     left_out: list[LeftOut]
-
-
-class Written(Shown, frozen=True):
-    """A bundle that was written: where it is, what is in it, what it lacks, and what to do with it."""
-
-    file: str
-    bytes: int
-    files: list[str]
-    left_out: list[LeftOut]
-    next: list[str]
 
 
 def path(key: Key, now: datetime) -> Path:
@@ -99,9 +89,9 @@ def write(file: BinaryIO, bundle: Bundle, key: Key, now: datetime) -> None:
             archive.addfile(entry, io.BytesIO(content))
 
 
-def written(path: Path, bundle: Bundle) -> Written:
+def written(path: Path, bundle: Bundle) -> SupportBundle:
     """Return what is to be told about a bundle."""
-    return Written(
+    return SupportBundle(
         file=str(path),
         bytes=path.stat().st_size,
         files=[INDEX, *sorted(bundle.files)],

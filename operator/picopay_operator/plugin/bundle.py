@@ -20,6 +20,7 @@ from picopay_operator.errors import ApiError, NotFound, PermissionDenied
 from picopay_operator.plan import secrets
 from picopay_operator.plugin import overview, reading, text
 from picopay_operator.plugin.changes import Refused
+from picopay_operator.plugin.overview import LeftOut, Shown
 from picopay_operator.plugin.redaction import Redaction, keys_of, values_of
 from picopay_operator.resources import CHILDREN, RESOURCES, Resource
 from picopay_operator.spec.engine import Engine
@@ -58,14 +59,7 @@ _OF_CLOUD_NATIVE_PG = ("Pod", "Service", "PersistentVolumeClaim")
 type Objects = list[dict[str, Any]]
 
 
-class LeftOut(overview.Shown, frozen=True):
-    """Something that is not there, and why."""
-
-    what: str
-    why: str
-
-
-class Versions(overview.Shown, frozen=True):
+class Versions(Shown, frozen=True):
     """Of what: the plugin, the API server, the engine, and the images of the operator."""
 
     plugin: str
@@ -89,7 +83,9 @@ class Bundle:
         self._put(path, self.redaction.text(content).encode())
 
     def add_objects(self, path: str, content: Any) -> None:
-        """Add objects, likewise."""
+        """Add objects, likewise; nothing where there are none."""
+        if not content:
+            return
         encoded = msgspec.json.encode(self.redaction.tree(content))
         self._put(path, msgspec.json.format(encoded, indent=2) + b"\n")
 
@@ -181,8 +177,7 @@ class _Gathering:
         """Read what belongs to the engine, what has happened to it, and what its pods say."""
         found = {resource.kind: await self._children(resource) for resource in _KINDS}
         for resource in _KINDS:
-            if of_kind := found[resource.kind]:
-                self._bundle.add_objects(f"objects/{resource.plural}.json", of_kind)
+            self._bundle.add_objects(f"objects/{resource.plural}.json", found[resource.kind])
         if self._engine:
             observed = reading.seen(self._engine, found)
             shown = text.overview(
@@ -224,8 +219,7 @@ class _Gathering:
             )
         ]
         newest = self._newest("events.json", bodies, _EVENTS_MAX)
-        if newest:
-            self._bundle.add_objects("events.json", newest)
+        self._bundle.add_objects("events.json", newest)
 
     async def versions(self) -> None:
         """Ask which release the API server is of: everybody may know that."""
@@ -248,8 +242,7 @@ class _Gathering:
         for home in sorted(homes):
             folder = f"operator/{home}"
             of_home = [one for one in leases if one["metadata"]["namespace"] == home]
-            if of_home:
-                self._bundle.add_objects(f"{folder}/leases.json", of_home)
+            self._bundle.add_objects(f"{folder}/leases.json", of_home)
             await self._operator_objects(folder, home, RESOURCES["Deployment"])
             pods = await self._operator_objects(folder, home, RESOURCES["Pod"])
             versions = self._bundle.versions
@@ -263,8 +256,7 @@ class _Gathering:
         what = f"{folder}/{resource.plural}.json"
         listed = await self._list(what, resource.path(home), _OPERATOR)
         found = self._newest(what, listed, _OBJECTS_MAX)
-        if found:
-            self._bundle.add_objects(what, found)
+        self._bundle.add_objects(what, found)
         return found
 
     async def _list(self, what: str, place: str, selector: str = "", *, name: str = "") -> Objects:

@@ -69,6 +69,10 @@ _PASSWORD_IN_URL = re.compile(
     r"((?<![a-z])[a-z][a-z0-9+.-]{0,30}://[^\s/:@\"<>]{0,256}):[^\s\"<>]{0,1024}@", re.IGNORECASE
 )
 _USER_OF_WEB = re.compile(r"(https?://)[^\s/:@\"'<>]{1,1024}@", re.IGNORECASE)
+_IN_URL = re.compile(r"://[^\s/:@]*:(\S*)@")
+_IN_WORDS = re.compile(r"password\\*[\"']?\s*[=:]\s*\\*[\"']?([^\s\"',\\]+)", re.IGNORECASE)
+"""How an address of a database holds its password: see address.py."""
+
 _SHAPES = tuple(
     re.compile(shape)
     for shape in (
@@ -180,14 +184,17 @@ def looks_secret(name: str) -> bool:
 
 
 def values_of(secret: Mapping[str, Any]) -> list[str]:
-    """Return what is to be struck out of everything, as a Secret of the API server has it."""
-    found = []
+    """Return what is to be struck out of everything, of a Secret as the API server has it.
+
+    Of an address that is its password: where something was to be reached helps.
+    """
+    found: list[str] = []
     for key, encoded in (secret.get("data") or {}).items():
         value = base64.b64decode(encoded).decode(errors="replace").strip()
-        if key.lower() not in _OPEN_KEYS:
+        if passwords := [*_IN_URL.findall(value), *_IN_WORDS.findall(value)]:
+            found += passwords
+        elif key.lower() not in _OPEN_KEYS:
             found.append(value)
-        found += re.findall(r"://[^\s/:@]*:(\S*)@", value)
-        found += re.findall(r"password\s*[=:]\s*[\"']?([^\s\"',]+)", value, re.IGNORECASE)
     return [value for value in found if len(value) >= _VALUE_MIN]
 
 

@@ -10,7 +10,6 @@ from datetime import datetime
 from msgspec import Struct
 
 from picopay_operator.conditions import TRUE, UNKNOWN, Type
-from picopay_operator.plugin.archive import Written
 from picopay_operator.plugin.overview import (
     AdminKey,
     Event,
@@ -18,6 +17,7 @@ from picopay_operator.plugin.overview import (
     Overview,
     Pod,
     SchemaPlan,
+    SupportBundle,
     Workload,
 )
 from picopay_operator.spec.status import Condition
@@ -113,7 +113,7 @@ def events(shown: Sequence[Event], now: datetime, paint: Paint) -> str:
     return "\n".join(_table(rows))
 
 
-def support_bundle(shown: Written, paint: Paint) -> str:
+def support_bundle(shown: SupportBundle, paint: Paint) -> str:
     """Write down where a bundle is, what it lacks, and what to do with it."""
     lines = [f"{paint.good(_GOOD)} {shown.file}: {len(shown.files)} files, {shown.bytes:,} bytes"]
     left_out = _table([one.what, _flat(one.why)] for one in shown.left_out)
