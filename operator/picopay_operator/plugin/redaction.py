@@ -54,7 +54,7 @@ _WORDS = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z0-9]+(?![a-z])")
 _NAME = r"[\w.-]*(?:passw|passphrase|pgpass|secret|token|credential|api[_-]?key|pwd)[\w.-]*"
 _ASSIGNED = re.compile(
     rf"(?<![\w.-])(?P<name>{_NAME})(?P<between>\\*[\"']?[ \t]*[=:][ \t]*)"
-    r"(?P<value>\\*\"(?:[^\"\\]|\\.)*\"?|'[^']*'?|[^\s\"'&,;]+)",
+    r"(?P<value>\\*\"(?:[^\"\\]|\\.)*\"?|'[^']*'?|[^\s\"']+)",
     re.IGNORECASE,
 )
 _FLAG = re.compile(rf"--?(?P<name>{_NAME})", re.IGNORECASE)
