@@ -143,4 +143,5 @@ def _has(wanted: Manifest, target: End, port: int) -> bool:
         return True
     if isinstance(first, str):
         return isinstance(target, Pod) and target.ports.get(first) == port
-    return bool(first <= port <= wanted.get("endPort", first))
+    last: int = wanted.get("endPort") or first
+    return bool(first <= port <= last)

@@ -13,7 +13,7 @@ from support.engines import ENGINES, context, known, manifests, templates
 from support.network_policies import End, Outside, Pod, may_reach
 
 GOLDEN = [path.stem for path in ENGINES]
-NAMED = {
+NAMED: dict[str, Any] = {
     "ingressFrom": [
         {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "gateways"}}}
     ],
@@ -83,7 +83,8 @@ def test_every_pod_of_an_engine_is_there_and_held_by_a_policy(golden: str) -> No
     assert made.pods.keys() == {*CLIENTS, *own}
     for component in made.pods:
         assert made.let_in(component, 4444, STRANGER, GATEWAY, made.neighbour, INTERNET) == []
-        for target in (STRANGER, INTERNET, made.neighbour):
+        outsiders: list[End] = [STRANGER, INTERNET, made.neighbour]
+        for target in outsiders:
             assert not may_reach(made.policies, made.pods[component], target, 443)
 
 
@@ -138,7 +139,8 @@ def test_a_database_is_reached_by_the_pods_of_its_engine_alone() -> None:
     assert found == own
     for port in OTHER_PORTS:
         assert made.let_in(Component.DATABASE, port, *own, *others) == []
-    for target in (NAMESERVER, INTERNET, STRANGER, *own):
+    targets: list[End] = [NAMESERVER, INTERNET, STRANGER, *own]
+    for target in targets:
         for port in (DNS, 443, postgres.PORT, names.HTTP_PORT):
             assert not may_reach(made.policies, made.pods[Component.DATABASE], target, port)
 
