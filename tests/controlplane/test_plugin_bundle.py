@@ -249,6 +249,47 @@ async def test_who_may_do_little_gets_little_and_is_told_what_is_missing(
     assert "events.json" in text
 
 
+async def test_the_operator_is_found_by_who_has_rights_in_its_namespace(
+    case: Case, proxy: ApiProxy, tmp_path: Path
+) -> None:
+    await case.apply()
+    await run_operator(case)
+    lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
+    await case.api.create({**lease, "metadata": {"name": "picopay-operator"}})
+    token = await account(
+        case,
+        {"apiGroups": ["picopay.io"], "resources": ["picopayengines"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["pods", "pods/log"], "verbs": ["get", "list"]},
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["list"]},
+    )
+    terminal = Terminal(kubeconfig(tmp_path, proxy.url, token), case.api.namespace)
+    command = ("support-bundle", NAME, "--file")
+    await terminal.run(*command, str(tmp_path / "1.tar.gz"))
+    files = unpacked(tmp_path / "1.tar.gz")
+    assert not any(name.startswith("operator/") for name in files)
+    assert "at the cluster scope" in files["index.json"]
+    where = ("--operator-namespace", case.api.namespace)
+    await terminal.run(*command, str(tmp_path / "2.tar.gz"), *where)
+    files = unpacked(tmp_path / "2.tar.gz")
+    home = f"operator/{case.api.namespace}"
+    assert {f"{home}/leases.json", f"{home}/logs/operator/operator.log"} <= files.keys()
+    assert "cannot list resource" in left_out(files)[f"{home}/deployments.json"]
+
+
+async def test_when_time_is_up_what_is_there_is_written(
+    case: Case, proxy: ApiProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle, "_TIME_S", 3.0)
+    await case.apply()
+    proxy.fault = lambda asked: Swallows() if asked.path.endswith("/events") else None
+    file = tmp_path / "bundle.tar.gz"
+    terminal = Terminal(kubeconfig(tmp_path, proxy.url), case.api.namespace)
+    await terminal.run("support-bundle", NAME, "--file", str(file))
+    files = unpacked(file)
+    assert "engine.json" in files
+    assert left_out(files)["the rest"] == "it took longer than 3 s"
+
+
 async def test_nothing_is_written_where_nothing_may_be_read(
     case: Case, proxy: ApiProxy, tmp_path: Path
 ) -> None:
@@ -315,8 +356,9 @@ async def test_of_long_logs_the_newest_part_is_kept(
 ) -> None:
     monkeypatch.setattr(bundle, "_LOG_BYTES_MAX", 1_000)
     monkeypatch.setattr(bundle, "_LOG_READ_MAX", 10_000)
-    await case.apply()
-    await run_operator(case, **{"picopay.io/engine": NAME})
+    await case.apply({"database": {"secretRef": None, "cloudNativePG": {"instances": 1}}})
+    # A server of CloudNativePG has labels of its own.
+    await run_operator(case, **{"cnpg.io/cluster": f"{NAME}-postgres"})
     asked_for: list[int] = []
 
     def fault(asked: Asked) -> Fault | None:

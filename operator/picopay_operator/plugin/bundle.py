@@ -30,14 +30,14 @@ _TIME_S = 120.0
 
 _LOG_TIME_S = 20.0
 _LOGS_AT_ONCE = 4
-_LOG_BYTES_MAX = 1 << 20
+_LOG_BYTES_MAX = 512 << 10
 """How much of a log is kept, its newest part."""
 
 _LOG_READ_MAX = 4 << 20
 _LOG_LINES = (10_000, 1_000, 100)
 """How many lines are asked for; fewer when so many are too much to read: the server cuts off the newest."""
 
-_BYTES_MAX = 64 << 20
+_BYTES_MAX = 32 << 20
 _OBJECTS_MAX = 200
 _EVENTS_MAX = 1_000
 
@@ -116,6 +116,7 @@ async def gather(client: Client, key: Key, operator_namespace: str | None) -> Bu
             await gathering.objects()
             await gathering.versions()
             await gathering.operator(operator_namespace)
+            await gathering.logs()
     except TimeoutError:
         bundle.leave_out("the rest", f"it took longer than {_TIME_S:.0f} s")
     if not bundle.files:
@@ -132,7 +133,8 @@ class _Gathering:
         self._key = key
         self._bundle = bundle
         self._engine: Engine | None = None
-        self._logs = asyncio.Semaphore(_LOGS_AT_ONCE)
+        self._pods: Objects = []
+        self._at_once = asyncio.Semaphore(_LOGS_AT_ONCE)
 
     async def engine(self) -> None:
         """Read the engine, and which values must not get out, before anything is added."""
@@ -174,7 +176,7 @@ class _Gathering:
         return found
 
     async def objects(self) -> None:
-        """Read what belongs to the engine, what has happened to it, and what its pods say."""
+        """Read what belongs to the engine, and what has happened to it."""
         found = {resource.kind: await self._children(resource) for resource in _KINDS}
         for resource in _KINDS:
             self._bundle.add_objects(f"objects/{resource.plural}.json", found[resource.kind])
@@ -185,7 +187,11 @@ class _Gathering:
             )
             self._bundle.add("status.txt", f"{shown}\n")
         await self._events(found)
-        await self._logs_of("logs", self._key.namespace, found["Pod"])
+        self._pods = found["Pod"]
+
+    async def logs(self) -> None:
+        """Read what the engine's pods say: at the end, as it may be much."""
+        await self._logs_of("logs", self._key.namespace, self._pods)
 
     async def _children(self, resource: Resource) -> Objects:
         place, what = resource.path(self._key.namespace), f"objects/{resource.plural}.json"
@@ -291,7 +297,7 @@ class _Gathering:
                         group.create_task(self._log(f"{file}.previous.log", place, before))
 
     async def _log(self, file: str, place: str, parameters: dict[str, str]) -> None:
-        async with self._logs:
+        async with self._at_once:
             try:
                 async with asyncio.timeout(_LOG_TIME_S):
                     content, whole = await self._read_log(place, parameters)
