@@ -145,6 +145,14 @@ def test_what_is_nested_without_end_is_no_way_around() -> None:
     assert SECRET not in Redaction().text(f"[{deep}]")
 
 
+@pytest.mark.parametrize(
+    "part", ["x", "-", "\\", "token=", "eyJ-", "postgres://", "A=\n", '{"', "'"]
+)
+def test_a_log_of_one_kind_of_sign_comes_to_an_end(part: str) -> None:
+    """An expression that goes back again and again would be at it for hours."""
+    assert Redaction().text(part * (300_000 // len(part)))
+
+
 @pytest.mark.parametrize("name", ["PGPASSWORD", "apiKey", "STRIPE_KEY", "x-auth", "smtpPwd"])
 def test_names_of_secrets(name: str) -> None:
     assert looks_secret(name)
