@@ -95,6 +95,12 @@ class Client:
         """Read an object, a list, or what an API has."""
         return await self._ask("get", path)
 
+    async def find(self, path: str, name: str) -> list[dict[str, Any]]:
+        """List the objects of a name, one in each namespace at most."""
+        answer = await self._ask("get", path, field_selector=f"metadata.name={name}")
+        found: list[dict[str, Any]] = answer["items"] or []
+        return found
+
     async def apply(
         self, path: str, body: dict[str, Any], *, manager: str = names.FIELD_MANAGER
     ) -> dict[str, Any]:
@@ -119,14 +125,9 @@ class Client:
             body["preconditions"] = {"uid": uid}
         await self._ask("delete", path, body=body)
 
-    async def list_objects(
-        self, path: str, selector: str = "", *, name: str = ""
-    ) -> list[dict[str, Any]]:
-        """List objects of a label or of a name, or all."""
-        fields = f"metadata.name={name}" if name else None
-        answer = await self._ask(
-            "get", path, label_selector=selector or None, field_selector=fields
-        )
+    async def list_objects(self, path: str, selector: str = "") -> list[dict[str, Any]]:
+        """List objects of a label, or all."""
+        answer = await self._ask("get", path, label_selector=selector or None)
         found: list[dict[str, Any]] = answer["items"] or []
         return found
 

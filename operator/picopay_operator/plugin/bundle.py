@@ -7,7 +7,7 @@ whoever runs this may have few rights, and a cluster that needs support does not
 import asyncio
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -239,7 +239,7 @@ class _Gathering:
     async def operator(self, namespace: str | None) -> None:
         """Read of the operators who holds their Leases, how they run, and what they say."""
         place = _LEASE.path(namespace or "")
-        leases = await self._list("operator", place, name=names.FIELD_MANAGER)
+        leases = await self._had("operator", self._client.find(place, names.FIELD_MANAGER))
         if not leases and not namespace:
             self._bundle.leave_out("operator", "--operator-namespace names where to look for it")
         homes = {one["metadata"]["namespace"] for one in leases} | (
@@ -265,9 +265,13 @@ class _Gathering:
         self._bundle.add_objects(what, found)
         return found
 
-    async def _list(self, what: str, place: str, selector: str = "", *, name: str = "") -> Objects:
+    async def _list(self, what: str, place: str, selector: str = "") -> Objects:
+        return await self._had(what, self._client.list_objects(place, selector))
+
+    async def _had(self, what: str, asked: Awaitable[Objects]) -> Objects:
+        """Return what is answered; tell where nothing is."""
         try:
-            return await self._client.list_objects(place, selector, name=name)
+            return await asked
         except NotFound:
             self._bundle.leave_out(what, "the cluster has no such kind")
         except ApiError as error:
