@@ -151,7 +151,7 @@ async def logging(
     async def pods(request: web.Request) -> web.Response:
         asked.append(request.query["labelSelector"])
         items = [{"metadata": {"name": name}} for name in logs]
-        return web.json_response({"items": items})
+        return web.json_response({"metadata": {}, "items": items})
 
     async def log(request: web.Request) -> web.Response:
         asked.append(dict(request.query))
