@@ -63,7 +63,7 @@ lock: $(READY) ## Resolve the dependencies anew into requirements.lock (ARGS=--u
 
 clean: ## Remove what the tools made; the data of `make up` stays.
 	rm -rf .venv .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist
-	find api tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find api operator tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): requirements.lock pyproject.toml .ci/environment
 	@.ci/environment >&2

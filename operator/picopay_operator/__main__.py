@@ -3,11 +3,13 @@
 It works in a cluster or against any kubeconfig. The wiring is here and nowhere else.
 """
 
+import argparse
 import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from time import monotonic
 
 from kubernetes.aio.client import Configuration
@@ -24,7 +26,7 @@ from picopay_operator.queue import WorkQueue
 from picopay_operator.reconcile import Reconciler
 from picopay_operator.referred_watch import ReferredWatch
 from picopay_operator.resources import REFERRED
-from picopay_operator.settings import Settings, SettingsError
+from picopay_operator.settings import VARIABLES, Settings, SettingsError
 
 _KINDS_AFTER_S = (0.0, 1.0, 3.0, 10.0, 30.0)
 """When to look for optional kinds, after something is heard of the definition of one."""
@@ -152,8 +154,9 @@ async def _main(settings: Settings) -> None:
     await Operator(settings, await load_configuration(), take_signals).run(stop)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the operator; exit with 3 for wrong settings, with 1 when it cannot go on."""
+    _parser().parse_args(arguments)
     try:
         settings = Settings.of(os.environ)
     except SettingsError as error:
@@ -163,6 +166,22 @@ def main() -> None:
         asyncio.run(_main(settings))
     except* OperatorError as errors:
         sys.exit(_told(errors.exceptions[0], 1))
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Return what understands the command line: there is nothing to say on it, and something to ask."""
+    variables = "\n".join(
+        f"  {name}{f' ({one.default})' if one.default else ''}\n      {one.meaning}"
+        for name, one in VARIABLES.items()
+    )
+    made = argparse.ArgumentParser(
+        prog="python -m picopay_operator",
+        description="Look after the PicoPayEngines of the cluster that this runs in, or that of KUBECONFIG.",
+        epilog=f"It is set up by its environment:\n{variables}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--version", action="version", version=version("picopay"))
+    return made
 
 
 def _told(error: Exception, code: int) -> int:

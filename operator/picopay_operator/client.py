@@ -98,6 +98,12 @@ class Client:
         """Read an object, a list, or what an API has."""
         return await self._ask("get", path)
 
+    async def find(self, path: str, name: str) -> list[dict[str, Any]]:
+        """List the objects of a name, one in each namespace at most."""
+        answer = await self._ask("get", path, field_selector=f"metadata.name={name}")
+        found: list[dict[str, Any]] = answer["items"] or []
+        return found
+
     async def apply(
         self, path: str, body: dict[str, Any], *, manager: str = names.FIELD_MANAGER
     ) -> dict[str, Any]:

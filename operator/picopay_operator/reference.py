@@ -1,4 +1,4 @@
-"""The reference pages of the operator, made from the code: fields of an engine, conditions, events, metrics.
+"""The reference pages of the operator, made from the code: an engine's fields, conditions, metrics, settings.
 
 `python -m picopay_operator.reference` writes them into docs/reference, `--check` (in `make check`) fails when
 one is not as it would be written. A further page is one more function in `PAGES`.
@@ -14,6 +14,7 @@ from typing import Any
 import prometheus_client.metrics
 
 from picopay_operator import conditions, crd, metrics, names
+from picopay_operator.settings import VARIABLES
 from picopay_operator.spec.engine import EngineSpec
 from picopay_operator.spec.status import EngineStatus
 
@@ -49,7 +50,7 @@ sentence; fields that are not given have the default that is shown.
 
 
 def operator_page() -> str:
-    """Conditions, reasons, events and metrics."""
+    """Conditions, reasons, events, metrics and settings."""
     return _page(
         "The operator",
         """
@@ -67,6 +68,8 @@ kstatus: Flux and Argo CD understand them. Each has the generation that it is ab
         _table(("Reason", "Type"), ((f"`{name}`", kind) for name, kind in conditions.events())),
         "\n## Metrics\n\nUnder `/metrics`; `picopay_operator_leader` tells which process works.\n",
         _table(("Metric", "Type", "Labels", "Meaning"), _metrics()),
+        "\n## Settings\n\nThe environment of its process; the chart sets what its values say.\n",
+        _table(("Variable", "Default", "Meaning"), _settings()),
     )
 
 
@@ -119,6 +122,11 @@ def _metrics() -> Iterator[Sequence[str]]:
             name = family.name + ("_total" if family.type == "counter" else "")
             labels = ", ".join(f"`{label}`" for label in value._labelnames)  # noqa: SLF001  # told nowhere else
             yield f"`{name}`", family.type, labels, family.documentation
+
+
+def _settings() -> Iterator[Sequence[str]]:
+    for name, one in VARIABLES.items():
+        yield f"`{name}`", f"`{one.default}`" if one.default else "", one.meaning
 
 
 def _text(text: str) -> str:

@@ -1,27 +1,23 @@
 """`kubectl picopay` against a real API server and a real operator; only logs come from a stand-in."""
 
 import asyncio
-import io
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from aiohttp import web
 
 from picopay_operator.conditions import Type
 from picopay_operator.contract import ExitCode
 from picopay_operator.plugin import commands
-from picopay_operator.plugin.command_line import parser
-from picopay_operator.plugin.commands import Failed
 from support.controlplane.api_server import ApiServer
 from support.controlplane.operating import NAME, Case, operating
 from support.controlplane.player import Player
 from support.controlplane.plays import Exits
 from support.controlplane.servers import ControlPlane
+from support.controlplane.terminal import Terminal, kubeconfig
 from support.waiting import eventually
 from support.world import report
 
@@ -32,31 +28,6 @@ HELD = {
     "steps": [{"revision": "0002", "title": "Drop the old keys", "destructive": True}],
     "plan_hash": "abc123",
 }
-
-
-class Terminal:
-    """Where commands are given, for one namespace."""
-
-    def __init__(self, kubeconfig: Path, namespace: str) -> None:
-        self._where = ["--kubeconfig", str(kubeconfig), "--namespace", namespace]
-
-    async def run(self, *words: str, exit_code: ExitCode = ExitCode.OK) -> str:
-        """Give a command; return what it has written."""
-        out = io.StringIO()
-        given = parser().parse_args([*self._where, *words])
-        assert await commands.run(given, out, colours=False) is exit_code
-        return out.getvalue()
-
-    async def json(self, *words: str) -> dict[str, Any]:
-        """Give a command with `-o json`; return what it has written."""
-        document: dict[str, Any] = json.loads(await self.run(*words, "-o", "json"))
-        return document
-
-    async def failure(self, *words: str) -> Failed:
-        """Give a command that cannot be carried out; return why."""
-        with pytest.raises(Failed) as failed:
-            await self.run(*words)
-        return failed.value
 
 
 @pytest.fixture
@@ -167,21 +138,6 @@ async def test_what_is_not_there_or_not_reached(
     assert (await away.failure("status", NAME)).exit_code is ExitCode.UNAVAILABLE
 
 
-def kubeconfig(folder: Path, server: str) -> Path:
-    """Write a kubeconfig for a server that asks nobody who they are."""
-    path = folder / "kubeconfig"
-    content = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "test",
-        "clusters": [{"name": "test", "cluster": {"server": server}}],
-        "users": [{"name": "test", "user": {}}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-    }
-    path.write_text(yaml.safe_dump(content), encoding="utf-8")
-    return path
-
-
 @asynccontextmanager
 async def logging(
     folder: Path, logs: dict[str, bytes], first: asyncio.Event | None = None
@@ -195,7 +151,7 @@ async def logging(
     async def pods(request: web.Request) -> web.Response:
         asked.append(request.query["labelSelector"])
         items = [{"metadata": {"name": name}} for name in logs]
-        return web.json_response({"items": items})
+        return web.json_response({"metadata": {}, "items": items})
 
     async def log(request: web.Request) -> web.Response:
         asked.append(dict(request.query))

@@ -1,6 +1,7 @@
 """The layout of the checkout: the traps that nothing else would show before they spring."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -100,6 +101,12 @@ def test_a_module_says_what_it_is_for_and_can_be_read_on_a_walk(module: Path) ->
         and (node.end_lineno or node.lineno) - node.lineno >= LINES_PER_FUNCTION_MAX
     ]
     assert long == []
+
+
+def test_clean_goes_through_every_folder_that_has_modules() -> None:
+    makefile = (CHECKOUT / "Makefile").read_text(encoding="utf-8")
+    (folders,) = re.findall(r"^\tfind (.+) -name __pycache__", makefile, re.MULTILINE)
+    assert folders.split() == ["api", "operator", "tests"]
 
 
 def test_every_dependency_is_locked_with_its_hashes() -> None:

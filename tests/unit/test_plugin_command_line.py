@@ -19,7 +19,17 @@ from picopay_operator.plugin.overview import _NEXT
 from support.postgres import CHECKOUT
 
 PAGE = CHECKOUT / "docs" / "how-to" / "look-after-an-engine.md"
-COMMANDS = ["status", "plan", "approve", "retry", "rollback", "promote", "logs", "events"]
+COMMANDS = [
+    "status",
+    "plan",
+    "approve",
+    "retry",
+    "rollback",
+    "promote",
+    "logs",
+    "events",
+    "support-bundle",
+]
 EVERY = [*([command] for command in COMMANDS), ["keys", "show"], ["keys", "rotate"]]
 PAGES = sorted([*CHECKOUT.glob("*.md"), *(CHECKOUT / "docs").rglob("*.md")])
 

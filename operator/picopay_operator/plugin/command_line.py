@@ -5,6 +5,7 @@ Called by `main.py`. Standard library and constants only, so that help appears a
 
 import argparse
 from collections.abc import Mapping
+from pathlib import Path
 
 from picopay_operator.contract import ExitCode
 from picopay_operator.names import Component
@@ -54,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     _add_keys(commands)
     _add_logs(commands)
     _command(commands, "events", "Show what has happened to an engine and to what belongs to it.")
+    _add_support_bundle(commands)
     return made
 
 
@@ -103,6 +105,25 @@ def _add_logs(commands: _Commands) -> None:
     )
     logs.add_argument(
         "--tail", metavar="LINES", type=_lines, default=50, help="of each pod; 50 if left out"
+    )
+
+
+def _add_support_bundle(commands: _Commands) -> None:
+    one = _command(
+        commands,
+        "support-bundle",
+        "Write all that helps to help into one file: objects, Events, logs. Secrets are taken out.",
+    )
+    one.add_argument(
+        "--file",
+        metavar="FILE",
+        type=Path,
+        help="which file, a .tar.gz that is not there yet; one in this folder if left out",
+    )
+    one.add_argument(
+        "--operator-namespace",
+        metavar="NAMESPACE",
+        help="where the operator runs; it is looked for in all namespaces if left out",
     )
 
 

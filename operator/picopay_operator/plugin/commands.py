@@ -7,6 +7,7 @@ import asyncio
 import logging
 from argparse import Namespace
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import msgspec
@@ -17,7 +18,7 @@ from picopay_operator.client import Client, load_kubeconfig
 from picopay_operator.contract import ExitCode
 from picopay_operator.errors import ApiError, ConfigurationError
 from picopay_operator.plan.outcome import Observed
-from picopay_operator.plugin import changes, overview, reading, text
+from picopay_operator.plugin import archive, bundle, changes, overview, reading, text
 from picopay_operator.plugin.changes import Change, Refused
 from picopay_operator.resources import RESOURCES
 
@@ -207,6 +208,19 @@ async def _log(session: Session, pod: str, parameters: Mapping[str, str]) -> Api
     return None
 
 
+async def _support_bundle(session: Session) -> None:
+    now = datetime.now(UTC)
+    path = session.given.file or archive.path(session.key, now)
+    # The file first: whether it can be written is known at once then.
+    with archive.created(path) as file:
+        gathered = await bundle.gather(
+            session.client, session.key, session.given.operator_namespace
+        )
+        archive.write(file, gathered, session.key, now)
+    shown = archive.written(path, gathered)
+    session.show(shown, text.support_bundle(shown, session.paint))
+
+
 _COMMANDS: Mapping[str, Callable[[Session], Awaitable[ExitCode | None]]] = {
     "status": _status,
     "plan": _plan,
@@ -217,4 +231,5 @@ _COMMANDS: Mapping[str, Callable[[Session], Awaitable[ExitCode | None]]] = {
     "keys": _keys,
     "logs": _logs,
     "events": _events,
+    "support-bundle": _support_bundle,
 }

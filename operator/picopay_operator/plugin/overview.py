@@ -129,6 +129,23 @@ class Event(Shown, frozen=True):
     message: str
 
 
+class LeftOut(Shown, frozen=True):
+    """Something that is not in a bundle for support, and why."""
+
+    what: str
+    why: str
+
+
+class SupportBundle(Shown, frozen=True):
+    """A bundle that was written: where it is, what is in it, what it lacks, and what to do with it."""
+
+    file: str
+    bytes: int
+    files: list[str]
+    left_out: list[LeftOut]
+    next: list[str]
+
+
 _NEXT: Mapping[str, Sequence[str]] = {
     Reason.APPROVAL_PENDING: ("plan", "approve"),
     Reason.PROMOTION_PENDING: ("promote",),

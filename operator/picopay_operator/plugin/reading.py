@@ -1,10 +1,12 @@
 """Looks at an engine for the plugin: the engine, and what belongs to it, as the operator's plan sees them.
 
-Called by `commands.py`. No Secret is read.
+Called by `commands.py` and `bundle.py`. No Secret is read.
 """
 
 import asyncio
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 
@@ -28,23 +30,34 @@ async def observed(client: Client, key: Key) -> Observed:
         Refused: this release of the plugin does not understand it.
         ApiError: the API server refuses, or does not answer.
     """
-    body = await client.get(RESOURCES[names.KIND].path(*key))
-    try:
-        engine = msgspec.convert(body, Engine)
-    except msgspec.ValidationError as error:
-        raise Refused(f"{key.name} is not understood: {error}; see `kubectl describe`") from error
+    engine = understood(await client.get(RESOURCES[names.KIND].path(*key)))
     selector = f"{names.ENGINE_LABEL}={key.name}"
     lists = await asyncio.gather(
         *(client.list_objects(RESOURCES[kind].path(key.namespace), selector) for kind in _KINDS)
     )
-    children = {
-        Ref(kind, one["metadata"]["name"]): one
-        for kind, found in zip(_KINDS, lists, strict=True)
-        for one in found
-    }
+    return seen(engine, dict(zip(_KINDS, lists, strict=True)))
+
+
+def understood(body: Mapping[str, Any]) -> Engine:
+    """Return an engine, of what the API server has.
+
+    Raises:
+        Refused: this release of the plugin does not understand it.
+    """
+    try:
+        return msgspec.convert(body, Engine)
+    except msgspec.ValidationError as error:
+        name = body["metadata"]["name"]
+        raise Refused(f"{name} is not understood: {error}; see `kubectl describe`") from error
+
+
+def seen(engine: Engine, found: Mapping[str, Iterable[dict[str, Any]]]) -> Observed:
+    """Return an engine with what belongs to it, by kind."""
     return Observed(
         engine=engine,
-        children=children,
+        children={
+            Ref(kind, one["metadata"]["name"]): one for kind, some in found.items() for one in some
+        },
         secrets={},
         apis=frozenset(),
         release=_UNKNOWN_RELEASE,

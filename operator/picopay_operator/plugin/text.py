@@ -17,6 +17,7 @@ from picopay_operator.plugin.overview import (
     Overview,
     Pod,
     SchemaPlan,
+    SupportBundle,
     Workload,
 )
 from picopay_operator.spec.status import Condition
@@ -115,6 +116,15 @@ def events(shown: Sequence[Event], now: datetime, paint: Paint) -> str:
         kind = paint.bad(one.type) if one.type == "Warning" else one.type
         rows.append([age(one.at, now), kind, one.reason, one.object, _flat(one.message)])
     return "\n".join(_table(rows))
+
+
+def support_bundle(shown: SupportBundle, paint: Paint) -> str:
+    """Write down where a bundle is, what it lacks, and what to do with it."""
+    lines = [f"{paint.good(_GOOD)} {shown.file}: {len(shown.files)} files, {shown.bytes:,} bytes"]
+    left_out = _table([one.what, _flat(one.why)] for one in shown.left_out)
+    lines += _section("Left out", left_out, paint)
+    lines += _section("Next", shown.next, paint)
+    return "\n".join(lines)
 
 
 def age(since: str | None, now: datetime) -> str:

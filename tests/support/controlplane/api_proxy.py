@@ -74,7 +74,14 @@ class Expires(NamedTuple):
     """A watch begins, and is told that what it wants to begin with is forgotten."""
 
 
-type Fault = Refuses | Swallows | Cuts | Expires
+class Answers(NamedTuple):
+    """The proxy answers itself, in the place of a node that runs pods, for example."""
+
+    body: bytes
+    content_type: str = "text/plain"
+
+
+type Fault = Refuses | Swallows | Cuts | Expires | Answers
 
 
 class ApiProxy:
@@ -159,6 +166,8 @@ class ApiProxy:
             case Refuses(status, retry_after_s):
                 self.answered.append(Answered(asked, status))
                 return _refusal(status, retry_after_s)
+            case Answers(body, content_type):
+                return web.Response(body=body, content_type=content_type)
             case Expires():
                 return web.json_response({"type": "ERROR", "object": _told(410)})
             case Swallows():
