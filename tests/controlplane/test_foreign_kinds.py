@@ -17,7 +17,6 @@ from picopay_operator.resources import OPTIONAL
 from picopay_operator.spec.engine import Engine
 from support.controlplane.api_server import ApiServer
 from support.controlplane.operating import NAME, Case, operating, steady
-from support.controlplane.player import Player
 from support.controlplane.plugin import foreign_kinds_served
 from support.controlplane.rights import granted
 from support.controlplane.servers import ControlPlane
@@ -45,11 +44,6 @@ MADE = {
     "PrometheusRule": names.monitoring(NAME),
     "Cluster": CLUSTER,
 }
-
-
-@pytest.fixture
-async def case(api_server: ApiServer, player: Player) -> Case:
-    return Case(api_server, player)
 
 
 async def made(case: Case) -> dict[str, Manifest]:

@@ -1,31 +1,15 @@
 """The operator on a real API server: from a manifest to a served engine, and what disturbs that."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from picopay_operator.__main__ import Operator
 from picopay_operator.conditions import Type
-from support.controlplane.api_server import ApiServer
-from support.controlplane.operating import NAME, Case, operating, steady
-from support.controlplane.player import Player
+from support.controlplane.operating import NAME, Case, steady
 from support.controlplane.plays import CannotPull, Exits, Runs
-from support.controlplane.servers import ControlPlane
 from support.waiting import eventually
 from support.world import report
 
 pytestmark = pytest.mark.usefixtures("definition", "operator")
-
-
-@pytest.fixture
-async def case(api_server: ApiServer, player: Player) -> Case:
-    return Case(api_server, player)
-
-
-@pytest.fixture
-async def operator(control_plane: ControlPlane, case: Case) -> AsyncIterator[Operator]:
-    async with operating(control_plane, case.api.namespace) as operator:
-        yield operator
 
 
 async def test_from_three_lines_to_an_engine_that_serves(case: Case) -> None:

@@ -13,7 +13,6 @@ from picopay_operator.conditions import Type
 from picopay_operator.resources import CHILDREN, OPTIONAL, RESOURCES, Ref
 from support.controlplane.api_server import ApiServer, Manifest, RefusedError
 from support.controlplane.operating import NAME, Case, operating
-from support.controlplane.player import Player
 from support.controlplane.plugin import foreign_kinds_served
 from support.controlplane.servers import ControlPlane
 from support.waiting import eventually
@@ -96,11 +95,6 @@ def at(found: Manifest, path: tuple[str, ...]) -> Any:
     for key in path:
         value = value.get(key)
     return value
-
-
-@pytest.fixture
-async def case(api_server: ApiServer, player: Player) -> Case:
-    return Case(api_server, player)
 
 
 @pytest.fixture

@@ -12,9 +12,8 @@ import pytest
 
 from picopay_operator.__main__ import Operator
 from support.controlplane.api_proxy import Answered, proxied_api
-from support.controlplane.api_server import ApiServer, Manifest
+from support.controlplane.api_server import Manifest
 from support.controlplane.operating import NAME, Case, settings_of
-from support.controlplane.player import Player
 from support.controlplane.plays import Exits
 from support.controlplane.servers import ControlPlane
 from support.world import report
@@ -85,11 +84,6 @@ class Lives:
         """Return what was created, and how often, but for Events."""
         paths = [one.asked.path for one in self.written if one.status == _CREATED]
         return Counter(path for path in paths if not path.endswith("/events"))
-
-
-@pytest.fixture
-async def case(api_server: ApiServer, player: Player) -> Case:
-    return Case(api_server, player)
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,7 @@ from support.controlplane.api_proxy import (
     Swallows,
     proxied_api,
 )
-from support.controlplane.api_server import ApiServer
 from support.controlplane.operating import NAME, Case, operating, steady
-from support.controlplane.player import Player
 from support.controlplane.servers import ControlPlane
 from support.waiting import eventually
 
@@ -37,8 +35,7 @@ _REFUSED_MIN = 5
 
 
 @pytest.fixture
-async def case(api_server: ApiServer, player: Player) -> Case:
-    case = Case(api_server, player)
+async def case(case: Case) -> Case:
     await case.secret()
     return case
 

@@ -10,10 +10,8 @@ import pytest
 from picopay_operator import health, names
 from picopay_operator.conditions import Type
 from support.controlplane.api_proxy import Asked, Swallows, proxied_api
-from support.controlplane.api_server import ApiServer
 from support.controlplane.operating import Case, operating
 from support.controlplane.operator_process import OperatorProcess, operator_process
-from support.controlplane.player import Player
 from support.controlplane.plays import Exits, Runs
 from support.controlplane.servers import ControlPlane
 from support.waiting import eventually
@@ -22,11 +20,6 @@ from support.world import report
 pytestmark = pytest.mark.usefixtures("definition")
 
 _QUIET_S = 6.0  # three times as long as the Lease is left alone
-
-
-@pytest.fixture
-async def case(api_server: ApiServer, player: Player) -> Case:
-    return Case(api_server, player)
 
 
 async def test_a_standby_goes_on_where_the_leader_ends(

@@ -1,16 +1,13 @@
 """What happens to an engine in its life: Secrets that change, pauses, an operator that was away, its end."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from picopay_operator import names
 from picopay_operator.__main__ import Operator
 from picopay_operator.conditions import Type
-from support.controlplane.api_server import ApiServer, Manifest
+from support.controlplane.api_server import Manifest
 from support.controlplane.engine import SMALLEST, engine
 from support.controlplane.operating import NAME, Case, operating, steady
-from support.controlplane.player import Player
 from support.controlplane.servers import ControlPlane
 from support.waiting import eventually
 
@@ -22,16 +19,9 @@ _FOREIGN = "example.com/keep"
 
 
 @pytest.fixture
-async def case(api_server: ApiServer, player: Player) -> Case:
-    case = Case(api_server, player)
+async def case(case: Case) -> Case:
     await case.secret()
     return case
-
-
-@pytest.fixture
-async def operator(control_plane: ControlPlane, case: Case) -> AsyncIterator[Operator]:
-    async with operating(control_plane, case.api.namespace) as operator:
-        yield operator
 
 
 async def data_hash(case: Case, name: str = NAME) -> str:

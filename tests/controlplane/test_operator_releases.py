@@ -5,9 +5,7 @@ import pytest
 from picopay_operator import settings
 from picopay_operator.manifests import api, postgres, worker
 from picopay_operator.manifests.context import Manifest
-from support.controlplane.api_server import ApiServer
 from support.controlplane.operating import Case, operating, steady
-from support.controlplane.player import Player
 from support.controlplane.servers import ControlPlane
 from support.waiting import eventually
 
@@ -15,11 +13,6 @@ pytestmark = pytest.mark.usefixtures("definition")
 
 _MORE = "picopay.io/more"
 _WITH_PODS = ("Deployment", "StatefulSet")
-
-
-@pytest.fixture
-async def case(api_server: ApiServer, player: Player) -> Case:
-    return Case(api_server, player)
 
 
 def another_release(patch: pytest.MonkeyPatch) -> None:

@@ -1,17 +1,12 @@
 """Blue-green on a real control plane: a second Deployment, and when it takes over or does not."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from picopay_operator import names
-from picopay_operator.__main__ import Operator
 from picopay_operator.conditions import Type
-from support.controlplane.api_server import ApiServer, Manifest
-from support.controlplane.operating import Case, operating
-from support.controlplane.player import Player
+from support.controlplane.api_server import Manifest
+from support.controlplane.operating import Case
 from support.controlplane.plays import CannotPull, Exits
-from support.controlplane.servers import ControlPlane
 from support.waiting import eventually
 from support.world import report
 
@@ -19,18 +14,11 @@ pytestmark = pytest.mark.usefixtures("definition", "operator")
 
 
 @pytest.fixture
-async def case(api_server: ApiServer, player: Player) -> Case:
-    case = Case(api_server, player)
+async def case(case: Case) -> Case:
     await case.secret()
     for version in ("1.0.0", "1.1.0", "1.2.0"):
-        player.plays(Exits(0, report(release=version)), argument="migrate", image=version)
+        case.player.plays(Exits(0, report(release=version)), argument="migrate", image=version)
     return case
-
-
-@pytest.fixture
-async def operator(control_plane: ControlPlane, case: Case) -> AsyncIterator[Operator]:
-    async with operating(control_plane, case.api.namespace) as operator:
-        yield operator
 
 
 def wanted(version: str, **rollout: object) -> Manifest:

@@ -9,9 +9,8 @@ import pytest
 
 from picopay_operator.conditions import Type
 from support.controlplane.api_proxy import Refuses, proxied_api
-from support.controlplane.api_server import ApiServer, Manifest, RefusedError
+from support.controlplane.api_server import Manifest, RefusedError
 from support.controlplane.operating import Case, operating
-from support.controlplane.player import Player
 from support.controlplane.plays import Exits, Runs
 from support.controlplane.servers import ControlPlane
 from support.waiting import eventually
@@ -21,8 +20,7 @@ pytestmark = pytest.mark.usefixtures("definition")
 
 
 @pytest.fixture
-async def case(api_server: ApiServer, player: Player) -> Case:
-    case = Case(api_server, player)
+async def case(case: Case) -> Case:
     await case.secret()
     return case
 

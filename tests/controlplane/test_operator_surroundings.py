@@ -10,12 +10,10 @@ from typing import Any
 import pytest
 
 from picopay_operator import names
-from picopay_operator.__main__ import Operator
 from picopay_operator.conditions import Type
 from support.controlplane.api_proxy import Refuses, proxied_api
-from support.controlplane.api_server import ApiServer, Manifest, RefusedError
+from support.controlplane.api_server import Manifest, RefusedError
 from support.controlplane.operating import NAME, Case, operating, steady
-from support.controlplane.player import Player
 from support.controlplane.servers import ControlPlane
 from support.waiting import eventually
 
@@ -29,16 +27,9 @@ _FEW = 5
 
 
 @pytest.fixture
-async def case(api_server: ApiServer, player: Player) -> Case:
-    case = Case(api_server, player)
+async def case(case: Case) -> Case:
     await case.secret()
     return case
-
-
-@pytest.fixture
-async def operator(control_plane: ControlPlane, case: Case) -> AsyncIterator[Operator]:
-    async with operating(control_plane, case.api.namespace) as operator:
-        yield operator
 
 
 @pytest.fixture

@@ -1,20 +1,16 @@
 """What an engine cannot take of people and clusters: it is named, and got over when it is put right."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
 from picopay_operator import reconcile
-from picopay_operator.__main__ import Operator
 from picopay_operator.conditions import Type
 from picopay_operator.plan import plan
 from picopay_operator.plan.outcome import Observed, Plan
-from support.controlplane.api_server import ApiServer, Manifest
-from support.controlplane.operating import NAME, Case, operating
-from support.controlplane.player import Player
+from support.controlplane.api_server import Manifest
+from support.controlplane.operating import NAME, Case
 from support.controlplane.plays import CannotPull, Crashes, Exits, Play, Runs
-from support.controlplane.servers import ControlPlane
 from support.waiting import eventually
 from support.world import report
 
@@ -25,16 +21,9 @@ _TOO_MUCH = {"resources": {"requests": {"cpu": "5000"}, "limits": {"memory": "1G
 
 
 @pytest.fixture
-async def case(api_server: ApiServer, player: Player) -> Case:
-    case = Case(api_server, player)
+async def case(case: Case) -> Case:
     await case.secret()
     return case
-
-
-@pytest.fixture
-async def operator(control_plane: ControlPlane, case: Case) -> AsyncIterator[Operator]:
-    async with operating(control_plane, case.api.namespace) as operator:
-        yield operator
 
 
 async def served(case: Case, **spec: object) -> None:

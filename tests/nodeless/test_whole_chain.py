@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -60,6 +61,20 @@ async def audited(url: DatabaseUrl) -> None:
         assert await audit_everything(database, lambda _: None) == []
 
 
+@asynccontextmanager
+async def payments_going_on(case: Nodeless, secret: str) -> AsyncIterator[Customers]:
+    """Have customers pay through the Service until the end of the block; not one request is refused."""
+    async with case.service() as service, asyncio.TaskGroup() as group:
+        customers = Customers(service.url, as_key(secret))
+        for number in range(6):
+            group.create_task(customers.pay_on(0.1 + 0.3 * (number % 3)))
+        await customers.paid(10)
+        yield customers
+        customers.done.set()
+    assert set(customers.answers) == {"201"}
+    assert service.refused == 0
+
+
 async def test_one_manifest_in_a_payment_out(
     case: Nodeless, empty_database_url: DatabaseUrl
 ) -> None:
@@ -86,18 +101,11 @@ async def test_a_new_version_comes_in_and_nobody_notices(
     secret = await case.admin_key()
     async with case.client(secret) as client:
         await make_shop(client)
-    async with case.service() as service, asyncio.TaskGroup() as group:
-        customers = Customers(service.url, as_key(secret))
-        for number in range(6):
-            group.create_task(customers.pay_on(0.1 + 0.3 * (number % 3)))
-        await customers.paid(10)
+    async with payments_going_on(case, secret) as customers:
         await case.apply({**TWO, "version": NEXT})
         await case.ready()
         await case.only_pods_of(NEXT)
         await customers.paid(20)
-        customers.done.set()
-    assert set(customers.answers) == {"201"}
-    assert service.refused == 0
     async with case.client(secret) as client:
         assert (await client.get("/openapi.json")).json()["info"]["version"] == NEXT
     assert await value(empty_database_url, BOOKED) == customers.answers["201"]
@@ -117,11 +125,7 @@ async def test_what_turns_a_release_away_comes_after_its_last_pod(
     secret = await case.admin_key()
     async with case.client(secret) as client:
         await make_shop(client)
-    async with case.service() as service, asyncio.TaskGroup() as group:
-        customers = Customers(service.url, as_key(secret))
-        for number in range(6):
-            group.create_task(customers.pay_on(0.1 + 0.3 * (number % 3)))
-        await customers.paid(10)
+    async with payments_going_on(case, secret):
         await case.apply({**TWO, "version": NEXT})
         await case.only_pods_of(NEXT)
 
@@ -130,9 +134,6 @@ async def test_what_turns_a_release_away_comes_after_its_last_pod(
 
         await eventually(contracted, within_s=60)
         await case.ready()
-        customers.done.set()
-    assert set(customers.answers) == {"201"}
-    assert service.refused == 0
     assert len(await case.jobs_ever("migrate")) == 3  # the first one, expand and contract
     await case.apply({**TWO, "version": RELEASE.version})
     await case.until(Type.STALLED, "True", "RollbackRefused")
