@@ -216,9 +216,8 @@ async def test_what_takes_something_away_waits_for_an_approval(
     await case.annotate(approve_plan=found["planHash"])
     await case.ready()
     assert await value(empty_database_url, REVISION) == release.revisions()[-1]
-    assert (
-        len(await case.jobs_ever("check")) == 1
-    )  # the money is looked at before pods are replaced
+    # The money is looked at before pods are replaced, and mostly once more while old and new ones serve.
+    assert 1 <= len(await case.jobs_ever("check")) <= 2
     await case.only_pods_of(NEXT)
     async with case.client(await case.admin_key()) as client:
         await pay(client, "afterwards")
