@@ -1,6 +1,6 @@
 """What a cluster takes of the machine: a branch of the cgroups, by which it is found again, and one link.
 
-Used by `__main__.py`, which starts and ends clusters, and by `node.py`, which runs in one. All else that a
+Used by `cluster.py`, which starts and ends clusters, and by `node.py`, which runs in one. All else that a
 node makes, mounts and rules of iptables among it, is in namespaces of its own and goes with its processes.
 """
 

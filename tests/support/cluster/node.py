@@ -1,6 +1,6 @@
 """The process that is a cluster: it takes namespaces of its own, and runs a control plane and a node in them.
 
-Started by `__main__.py`: `python -m support.cluster.node FOLDER PROGRAMS…`. When the first process of its
+Started by `cluster.py`: `python -m support.cluster.node FOLDER PROGRAMS…`. When the first process of its
 namespaces is killed, or one of its programs ends, the kernel ends everything in them. It writes
 FOLDER/kubeconfig when pods can run.
 """

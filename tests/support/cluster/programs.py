@@ -1,6 +1,6 @@
 """The programs of a node: Kubernetes' own, built once for a user, and those that the machine must have.
 
-Called by `__main__.py` before a cluster starts. containerd, runc and the network plugins are the machine's,
+Called by `cluster.py` before a cluster starts. containerd, runc and the network plugins are the machine's,
 for every distribution has them; CoreDNS and pause would come in images only.
 """
 
@@ -47,16 +47,25 @@ class Programs(NamedTuple):
     plugins: Path
 
 
+def check_rights() -> None:
+    """See whether this user may have a node.
+
+    Raises:
+        UnsuitedError: no.
+    """
+    if sys.platform != "linux":
+        raise UnsuitedError("A node needs Linux.")
+    if os.geteuid() != 0:
+        raise UnsuitedError("A node needs root: it has namespaces, mounts and cgroups of its own.")
+
+
 def check_machine() -> None:
     """See whether this machine can be a node at all, before anything is built for it.
 
     Raises:
         UnsuitedError: it cannot.
     """
-    if sys.platform != "linux":
-        raise UnsuitedError("A node needs Linux.")
-    if os.geteuid() != 0:
-        raise UnsuitedError("A node needs root: it has namespaces, mounts and cgroups of its own.")
+    check_rights()
     missing = {package for name, package in _NEEDED.items() if shutil.which(name) is None}
     if _plugins() is None:
         missing.add("containernetworking-plugins")
