@@ -63,7 +63,8 @@ def test_nothing_is_left_of_one_whose_start_was_killed() -> None:
     )
     deadline = time.monotonic() + PATIENCE_S
     while not (FOLDER / "kubelet.yaml").exists():  # programs run already, and mounts are made
-        assert process.poll() is None and time.monotonic() < deadline
+        assert process.poll() is None
+        assert time.monotonic() < deadline
         time.sleep(0.02)
     process.kill()
     process.communicate()

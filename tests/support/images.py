@@ -1,7 +1,7 @@
 """Makes both images as `make images` does, looks into their archives, and runs containers of them.
 
 Used by tests/images and `support.cluster`. It takes docker or podman, whichever works. What the tests of both
-images make has names of its own and is removed at the end; the builder keeps its cache of layers, as for every build.
+images make has names of its own and is removed at the end; the builder keeps its cache of layers, as always.
 """
 
 import json

@@ -96,20 +96,19 @@ def _start(programs: Programs) -> None:
     FOLDER.mkdir(parents=True)
     log = FOLDER / "node.log"
     with log.open("wb") as file:
-        process = subprocess.Popen(
+        ended = subprocess.run(
             [sys.executable, "-m", "support.cluster.node", FOLDER, *programs],
             cwd=CHECKOUT / "tests",
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
             start_new_session=True,
+            timeout=_START_TIMEOUT_S,
+            check=False,
         )
-    deadline = time.monotonic() + _START_TIMEOUT_S
-    while not KUBECONFIG.exists():
-        if process.poll() is not None or time.monotonic() > deadline:
-            lines = log.read_text(errors="replace").splitlines()[-_LINES_SHOWN:]
-            raise ClusterError("\n".join([f"The cluster does not start; {log} ends with:", *lines]))
-        time.sleep(0.1)
+    if ended.returncode:
+        lines = log.read_text(errors="replace").splitlines()[-_LINES_SHOWN:]
+        raise ClusterError("\n".join([f"The cluster does not start; {log} ends with:", *lines]))
 
 
 def _say(line: str) -> None:

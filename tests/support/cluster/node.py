@@ -1,8 +1,8 @@
 """The process that is a cluster: it takes namespaces of its own, and runs a control plane and a node in them.
 
-Started by `cluster.py`: `python -m support.cluster.node FOLDER PROGRAMS…`. When the first process of its
-namespaces is killed, or one of its programs ends, the kernel ends everything in them. It writes
-FOLDER/kubeconfig when pods can run.
+Started by `cluster.py`: `python -m support.cluster.node FOLDER PROGRAMS…`. When pods can run, it has written
+FOLDER/kubeconfig. When the first process of its namespaces is killed, or one of its programs ends, the kernel
+ends everything in them.
 """
 
 import os
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 
@@ -41,7 +41,7 @@ class NodeError(Exception):
 
 
 def main(folder: Path, programs: Programs) -> None:
-    """Become the cluster; return, or raise, only when it is over."""
+    """Become the cluster. The process that calls this ends when pods can run; others go on."""
     ground.enter_cgroup()
     machine = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     os.unshare(os.CLONE_NEWNS | os.CLONE_NEWNET | os.CLONE_NEWUTS | os.CLONE_NEWIPC)
@@ -50,21 +50,30 @@ def main(folder: Path, programs: Programs) -> None:
     os.close(machine)
     _take_folders(folder)
     os.unshare(os.CLONE_NEWPID)
-    _in_child()
-    # The first process of a namespace inherits the orphans of all others. The kernel ends them with it.
+    if first := os.fork():
+        _leave_when_ready(first, folder)
+    # The first process of a namespace inherits the orphans of all others, and they end with it.
     ground.run("mount", "-t", "proc", "proc", "/proc")
     _pretend_kernel_values(folder)
-    _in_child()
+    if worker := os.fork():
+        _inherit(worker)
     _run(folder, programs)
 
 
-def _in_child() -> None:
-    """Go on in a child; the parent waits until that ends, and ends likewise."""
-    child = os.fork()
-    while child:
-        ended, status = os.wait()
-        if ended == child:
-            os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+def _leave_when_ready(first: int, folder: Path) -> NoReturn:
+    while not (folder / "kubeconfig").exists():
+        ended, status = os.waitpid(first, os.WNOHANG)
+        if ended:
+            os._exit(os.waitstatus_to_exitcode(status) or 1)
+        time.sleep(0.05)
+    os._exit(0)
+
+
+def _inherit(worker: int) -> NoReturn:
+    while True:
+        ended, _ = os.wait()
+        if ended == worker:
+            os._exit(1)
 
 
 def _take_folders(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """An image of PostgreSQL for engines that have their database in the cluster, and its archive.
 
-Run by hand, as `python -m support.cluster.postgres_image FOLDER [BASE]`, and by the tests in tests/cluster. It
-has the name of the official image, so that the operator finds it on a node where nothing can be pulled.
+Run by hand, as `python -m support.cluster.postgres_image FOLDER [BASE]`, and by the tests in tests/cluster.
+It has the name of the official image, so that the operator finds it on a node where nothing can be pulled.
 """
 
 import argparse
