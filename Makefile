@@ -37,7 +37,7 @@ check: $(READY) ## Check format, style, types, imports, generated files and the 
 	$(RUN)ruff check .
 	$(RUN)mypy
 	$(RUN)lint-imports
-	$(RUN)hadolint Dockerfile.api Dockerfile.operator
+	$(RUN)hadolint Dockerfile.api Dockerfile.operator tests/support/cluster/postgres/Dockerfile
 	@set -ex; for module in $(GENERATED_CHECKS); do $(RUN)python -m $$module --check; done
 	PYTHONPATH=tests $(RUN)python -m support.schema_drift
 	PYTHONPATH=tests $(RUN)python -m support.chart_files --check

@@ -1,14 +1,14 @@
 """The cluster of the tests, which a machine has one of at a time: other processes of the tests wait."""
 
 import fcntl
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from support.cluster import ground
 from support.cluster.cluster import down
 from support.cluster.programs import all_programs, check_machine
+from support.controlplane.cache import cache
 
 
 @pytest.fixture(scope="session")
@@ -21,8 +21,9 @@ def _machine() -> None:
 @pytest.fixture(scope="module")
 def alone(_machine: None) -> Iterator[None]:
     """Keep others from the cluster for the tests of a module; end it when they are done."""
-    place = Path(tempfile.gettempdir(), "picopay-cluster-tests.lock")
-    with place.open("w") as lock:
+    with (cache() / "cluster.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        if ground.processes():
+            pytest.fail("There is a cluster, which somebody may need: make cluster-down ends it.")
         yield
         down()

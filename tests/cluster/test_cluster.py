@@ -37,7 +37,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(os.environ["HOSTNAME"].encode())
 
-http.server.HTTPServer.address_family = 2
 print("it listens", flush=True)
 http.server.HTTPServer(("0.0.0.0", 8080), Handler).serve_forever()
 """

@@ -14,13 +14,15 @@ from pathlib import Path
 from support.cluster import archives, ground
 from support.cluster.configuration import IMPORT
 from support.cluster.programs import Programs, all_programs, check_machine, check_rights
+from support.controlplane.cache import cache
 from support.kube_tools import program
 from support.postgres import CHECKOUT
 
-FOLDER = CHECKOUT / ".cache" / "cluster"
+FOLDER = cache().parent / "cluster"
 KUBECONFIG = FOLDER / "kubeconfig"
+"""For kubectl, helm and the operator, as an administrator."""
 
-_START_TIMEOUT_S = 300
+_START_TIMEOUT_S = 600
 _LOAD_TIMEOUT_S = 600
 _LINES_SHOWN = 30
 
@@ -89,11 +91,12 @@ def down() -> None:
     """
     check_rights()
     ground.clear()
-    shutil.rmtree(FOLDER, ignore_errors=True)
+    if FOLDER.exists():
+        shutil.rmtree(FOLDER)
 
 
 def _start(programs: Programs) -> None:
-    FOLDER.mkdir(parents=True)
+    FOLDER.mkdir(0o700, parents=True)
     log = FOLDER / "node.log"
     with log.open("wb") as file:
         ended = subprocess.run(

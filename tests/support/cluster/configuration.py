@@ -32,6 +32,7 @@ def surroundings(folder: Path) -> Surroundings:
     # The control plane's folder is that of its first trial: nobody else takes ports in this network.
     keys = folder / "control-plane" / "1"
     return Surroundings(
+        name=ground.NAME,
         address=ground.NODE_ADDRESS,
         users={_KUBELET: "system:nodes", _PROXY: _PROXY, _DNS: "system:masters"},
         options={

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 NODE = "picopay-node"
-CGROUP = "picopay-cluster"
+NAME = CGROUP = "picopay-cluster"
 LINK = "picopay0"
 """The machine's end of the link to the node."""
 MACHINE_ADDRESS, NODE_ADDRESS = "10.222.0.1", "10.222.0.2"

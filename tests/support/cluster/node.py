@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -104,7 +104,8 @@ def _run(folder: Path, programs: Programs) -> None:
             plane.admin_kubeconfig.rename(folder / "kubeconfig")
             while True:
                 plane.check()
-                volumes.look()
+                with suppress(httpx.HTTPError):  # it was busy, or another was first: look again
+                    volumes.look()
                 time.sleep(0.3)
 
 

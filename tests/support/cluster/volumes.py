@@ -71,16 +71,12 @@ class Volumes:
 
 
 def _waits(claim: Manifest) -> bool:
-    chosen = claim["metadata"].get("annotations", {}).get(_NODE_CHOSEN)
-    return (
-        claim["status"].get("phase") == "Pending"
-        and claim["spec"].get("storageClassName") == _CLASS
-        and chosen == NODE
-    )
+    chosen = claim["metadata"].get("annotations", {}).get(_NODE_CHOSEN) == NODE
+    return bool(chosen and _is_ours(claim) and claim["status"].get("phase") == "Pending")
 
 
-def _is_ours(volume: Manifest) -> bool:
-    return str(volume["spec"].get("storageClassName")) == _CLASS
+def _is_ours(claim_or_volume: Manifest) -> bool:
+    return str(claim_or_volume["spec"].get("storageClassName")) == _CLASS
 
 
 def _name(claim: Manifest) -> str:

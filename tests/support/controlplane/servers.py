@@ -39,6 +39,8 @@ class ControlPlaneError(Exception):
 class Surroundings(NamedTuple):
     """What a control plane has around it; the default is nothing."""
 
+    name: str = "tests"
+    """What configurations of clients call it."""
     address: str = "127.0.0.1"
     """Where the API server listens."""
     users: Mapping[str, str] = {}
@@ -88,14 +90,15 @@ class ControlPlane:
             "certificate-authority": str(self.certificate),
             "tls-server-name": "127.0.0.1",
         }
-        context = {"cluster": "tests", "user": "tests", "namespace": namespace}
+        name = self._surroundings.name
+        context = {"cluster": name, "user": name, "namespace": namespace}
         content = {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": "tests", "cluster": cluster}],
-            "users": [{"name": "tests", "user": user}],
-            "contexts": [{"name": "tests", "context": context}],
-            "current-context": "tests",
+            "clusters": [{"name": name, "cluster": cluster}],
+            "users": [{"name": name, "user": user}],
+            "contexts": [{"name": name, "context": context}],
+            "current-context": name,
         }
         path.touch(0o600)
         path.write_text(json.dumps(content), encoding="utf-8")
