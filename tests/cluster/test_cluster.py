@@ -17,8 +17,8 @@ import yaml
 from picopay_operator import names
 from picopay_operator.manifests import postgres
 from support.cluster.cluster import KUBECONFIG, down, load, up
-from support.cluster.postgres_image import STAND_IN_BASE, postgres_image
-from support.engines import REPOSITORY, known
+from support.cluster.postgres_image import REPOSITORY, STAND_IN_BASE, postgres_image
+from support.engines import known
 from support.images import Engine
 from support.kube_tools import program
 

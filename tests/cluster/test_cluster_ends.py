@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from support.cluster import cluster, ground
+from support.cluster import ground
 from support.cluster.cluster import FOLDER, KUBECONFIG, ClusterError, down, load, up
-from support.cluster.programs import UnsuitedError, check_machine
 from support.postgres import CHECKOUT
 
 pytestmark = [pytest.mark.timeout(1_800), pytest.mark.usefixtures("alone")]
@@ -97,14 +96,6 @@ def test_a_second_one_is_refused_and_the_first_stays() -> None:
 def test_images_need_a_node(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match="make cluster-up"):
         load([tmp_path / "image.tar"])
-
-
-def test_it_says_plainly_that_it_needs_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    for command in (check_machine, down, lambda: cluster.up([])):
-        with pytest.raises(UnsuitedError, match="needs root"):
-            command()
-    monkeypatch.undo()
 
 
 def kernel_values() -> list[str]:

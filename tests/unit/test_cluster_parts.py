@@ -1,12 +1,19 @@
-"""The parts of the tests' cluster that need no node: its archives, and the releases that it is made from."""
+"""The parts of the tests' cluster that need no node: archives, releases, and what it asks of a machine."""
 
 import hashlib
 import json
+import os
+import shutil
+import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from support.cluster import archives
-from support.cluster.programs import SOURCES
+from support.cluster.cluster import down, up
+from support.cluster.programs import SOURCES, UnsuitedError
 from support.controlplane import building
 
 
@@ -43,3 +50,21 @@ def test_an_archive_has_the_image_that_docker_would_save(tmp_path: Path) -> None
     assert told["rootfs"]["diff_ids"] == [f"sha256:{digest}"]
     assert told["config"] == {"Entrypoint": ["/pause"], "User": "65535"}
     assert (member.name, member.mode) == ("pause", 0o755)
+
+
+@pytest.mark.parametrize("command", [lambda: up([]), down])
+def test_it_says_plainly_that_it_needs_root(
+    command: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(UnsuitedError, match="needs root"):
+        command()
+
+
+def test_it_says_what_has_to_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(shutil, "which", lambda name: None if name in {"ctr", "runc"} else name)
+    with pytest.raises(UnsuitedError, match=r"apt-get install .* containerd .*runc"):
+        up([])

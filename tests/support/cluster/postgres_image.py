@@ -1,7 +1,7 @@
 """An image of PostgreSQL for engines that have their database in the cluster, and its archive.
 
 Run by hand, as `python -m support.cluster.postgres_image FOLDER [BASE]`, and by the tests in tests/cluster.
-It has the name of the official image, so that the operator finds it on a node where nothing can be pulled.
+The operator takes it when it is told to: `postgresImage` of its chart.
 """
 
 import argparse
@@ -16,14 +16,17 @@ from support.images import Engine
 STAND_IN_BASE = "localhost/picopay-base:trixie"
 """The image that `.ci/base-image` makes."""
 
+REPOSITORY = "localhost/picopay-postgres"
+"""What the image is called; its tag is the major version, as that of the official one."""
+
 _SOURCES = Path(__file__).parent / "postgres"
 
 
 def postgres_image(folder: Path, base: str = STAND_IN_BASE) -> Path:
     """Make the image from the wheel that `picopay up` uses, and put its archive into a folder."""
     software = Software.find()
-    name = f"docker.io/library/postgres:{software.major}"
-    archive = folder / f"postgres-{software.major}.tar"
+    name = f"{REPOSITORY}:{software.major}"
+    archive = folder / f"picopay-postgres-{software.major}.tar"
     with tempfile.TemporaryDirectory() as made:
         context = Path(made)
         shutil.copytree(_SOURCES, context, dirs_exist_ok=True)
