@@ -46,7 +46,7 @@ class Surroundings(NamedTuple):
     users: Mapping[str, str] = {}
     """Further users, with the group of each."""
     options: Mapping[str, Mapping[str, str]] = {}
-    """Further options, by program; they go before those that are given to every control plane."""
+    """Further options, by program. They win over those that every control plane is given."""
 
 
 _ALONE = Surroundings()
