@@ -4,10 +4,11 @@
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up dev dev-operator test check images images-test bench bench-operator simulate lock clean
+.PHONY: help up dev dev-operator test check images images-test cluster-up cluster-load cluster-down bench bench-operator simulate lock clean
 
 READY := .venv/.complete
 RUN := .venv/bin/
+CLUSTER := exec env PYTHONPATH=tests $(RUN)python -m support.cluster
 ARGS ?=
 BASE ?=
 
@@ -36,7 +37,7 @@ check: $(READY) ## Check format, style, types, imports, generated files and the 
 	$(RUN)ruff check .
 	$(RUN)mypy
 	$(RUN)lint-imports
-	$(RUN)hadolint Dockerfile.api Dockerfile.operator
+	$(RUN)hadolint Dockerfile.api Dockerfile.operator tests/support/cluster/postgres/Dockerfile
 	@set -ex; for module in $(GENERATED_CHECKS); do $(RUN)python -m $$module --check; done
 	PYTHONPATH=tests $(RUN)python -m support.schema_drift
 	PYTHONPATH=tests $(RUN)python -m support.chart_files --check
@@ -46,6 +47,15 @@ images: $(READY) ## Make both container images (ARGS="--save FOLDER": archives, 
 
 images-test: $(READY) ## Make both images, look into them, and run them (BASE=IMAGE: another base).
 	@BASE="$(BASE)" exec $(RUN)pytest tests/images $(ARGS)
+
+cluster-up: $(READY) ## Start Kubernetes with one node on this machine; needs root (ARGS="ARCHIVE…": with images).
+	@$(CLUSTER) up $(ARGS)
+
+cluster-load: $(READY) ## Give that node images, from archives (ARGS="ARCHIVE…").
+	@$(CLUSTER) load $(ARGS)
+
+cluster-down: $(READY) ## End that cluster; nothing of it is left.
+	@$(CLUSTER) down
 
 bench: $(READY) ## Measure payments per second, beside pgbench and a no-op (ARGS=--full: longer).
 	@exec $(RUN)python tests/benchmarks/run.py $(ARGS)

@@ -1,7 +1,7 @@
 """Makes both images as `make images` does, looks into their archives, and runs containers of them.
 
-Used by tests/images. It takes docker or podman, whichever works. What it makes has names of its own and is
-removed at the end; the builder keeps its cache of layers, as for every build.
+Used by tests/images and `support.cluster`. It takes docker or podman, whichever works. What it makes
+has names of its own and is removed at the end; the builder keeps its cache of layers, as for every build.
 """
 
 import json
@@ -24,7 +24,7 @@ UID = 10001
 
 _REPOSITORY = "localhost/picopay-images-test"
 _BUILD_TIMEOUT_S = 1_500
-_RUN_TIMEOUT_S = 120
+_RUN_TIMEOUT_S = 300
 
 # As little as is needed where containers are run inside a container: no network, no limits of their own.
 _PODMAN = """
@@ -69,6 +69,15 @@ class Engine:
         )
         names = {name.partition(":")[0].rpartition("-")[2]: name for name in told.stdout.split()}
         return {program: _read(program, name, folder) for program, name in names.items()}
+
+    def make_another(self, name: str, context: Path, archive: Path, base: str) -> None:
+        """Write the archive of an image that a folder with a Dockerfile makes; only the archive is left."""
+        options = ("--quiet", "--network", "host", "--build-arg", f"BASE={base}", "--tag", name)
+        self._told("build", *options, str(context))
+        archive.unlink(missing_ok=True)
+        plain = () if self._program == "docker" else ("--format", "docker-archive")
+        self._told("save", *plain, "--output", str(archive), name)
+        self._told("rmi", "--no-prune", name)
 
     def base_layers(self) -> tuple[str, ...]:
         """Return the layers of the base image."""

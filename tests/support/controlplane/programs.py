@@ -3,9 +3,7 @@
 Called by the fixtures in `plugin.py`, which also run it as a program, and by hand: it prints the folder.
 """
 
-import hashlib
 import os
-import platform
 import sys
 import time
 from pathlib import Path
@@ -42,11 +40,8 @@ def _assets() -> Path | None:
 
 
 def key() -> str:
-    """Return a name that changes with whatever the programs are made from."""
-    digest = hashlib.sha256(f"{sys.platform} {platform.machine()}".encode())
-    for path in sorted(building.SOURCES.iterdir()):
-        digest.update(path.read_bytes())
-    return f"control-plane-{digest.hexdigest()[:12]}"
+    """Return the name of their folder in the cache."""
+    return building.key("control-plane", building.SOURCES)
 
 
 def _make(folder: Path) -> None:
@@ -63,7 +58,7 @@ def _make(folder: Path) -> None:
             f"Building {what} from Go modules, once: some ten minutes on two cores, 700 MB to fetch,"
             f" 5 GB of disk meanwhile and 130 MB afterwards, in {folder.parent}"
         )
-        building.build(folder, NAMES)
+        building.build(folder, building.SOURCES, {".": NAMES})
     _say(f"{what} are ready after {time.monotonic() - started_at:.0f} s")
 
 

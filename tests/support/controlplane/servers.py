@@ -1,7 +1,8 @@
-"""A Kubernetes control plane on loopback: etcd, API server, controller manager and scheduler, without a node.
+"""A Kubernetes control plane on loopback: etcd, API server, controller manager, scheduler; without a node.
 
-Used by the fixture `control_plane`. It ends with the process that has started it, however that one ends; and
-with the thread, so it is started in the main one. What it writes is in one folder.
+Used by the fixture `control_plane`, and by `support.cluster`, which adds a node. It ends with the process
+that has started it, however that one ends; and with the thread, so it is started in the main one. What it
+writes is in one folder.
 """
 
 import json
@@ -12,16 +13,17 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
 START_TIMEOUT_S = 90
 _LAUNCH = Path(__file__).parent / "launch.py"
 _TRIES = 3  # another process may take a port between the moment it was found free and its use
+_SERVICE_ADDRESS = "10.96.0.1"  # of the Service `kubernetes`: the first of the range below
 _USERS = {
     # user: groups. Controllers are trusted with everything: their rights are not what is tested.
     "admin": "system:masters",
@@ -34,22 +36,44 @@ class ControlPlaneError(Exception):
     """The control plane does not start."""
 
 
+class Surroundings(NamedTuple):
+    """What a control plane has around it; the default is nothing."""
+
+    name: str = "tests"
+    """What configurations of clients call it."""
+    address: str = "127.0.0.1"
+    """Where the API server listens."""
+    users: Mapping[str, str] = {}
+    """Further users, with the group of each."""
+    options: Mapping[str, Mapping[str, str]] = {}
+    """Further options, by program. They win over those that every control plane is given."""
+
+
+_ALONE = Surroundings()
+
+
 class ControlPlane:
     """A running control plane. Make one with `control_plane`."""
 
-    def __init__(self, folder: Path, programs: Path) -> None:
+    def __init__(self, folder: Path, programs: Path, surroundings: Surroundings = _ALONE) -> None:
         self.folder = folder
         self.certificate = folder / "server.crt"
         """The API server's certificate, which vouches for itself."""
         self.url = ""
         self.programs = programs
-        self._tokens = {user: secrets.token_hex(16) for user in _USERS}
+        self._surroundings = surroundings
+        self._users = {**_USERS, **surroundings.users}
+        self._tokens = {user: secrets.token_hex(16) for user in self._users}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
     def admin_token(self) -> str:
         """The bearer token of a user who may do everything."""
         return self._tokens["admin"]
+
+    def token(self, user: str) -> str:
+        """Return the bearer token of one of its users."""
+        return self._tokens[user]
 
     @property
     def admin_kubeconfig(self) -> Path:
@@ -66,14 +90,15 @@ class ControlPlane:
             "certificate-authority": str(self.certificate),
             "tls-server-name": "127.0.0.1",
         }
-        context = {"cluster": "tests", "user": "tests", "namespace": namespace}
+        name = self._surroundings.name
+        context = {"cluster": name, "user": name, "namespace": namespace}
         content = {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": "tests", "cluster": cluster}],
-            "users": [{"name": "tests", "user": user}],
-            "contexts": [{"name": "tests", "context": context}],
-            "current-context": "tests",
+            "clusters": [{"name": name, "cluster": cluster}],
+            "users": [{"name": name, "user": user}],
+            "contexts": [{"name": name, "context": context}],
+            "current-context": name,
         }
         path.touch(0o600)
         path.write_text(json.dumps(content), encoding="utf-8")
@@ -90,9 +115,9 @@ class ControlPlane:
             ControlPlaneError: a program ends, or takes too long.
         """
         etcd, peer, api = _free_ports(3)
-        self.url = f"https://127.0.0.1:{api}"
+        self.url = f"https://{self._surroundings.address}:{api}"
         self._run("etcd", _etcd_options(self.folder / "etcd", etcd, peer))
-        self._run("kube-apiserver", _api_server_options(self.folder, etcd, api))
+        self._run("kube-apiserver", _api_server_options(self.folder, etcd, self.url))
         with httpx.Client(
             base_url=self.url,
             verify=self.context(),
@@ -116,23 +141,38 @@ class ControlPlane:
 
     def prepare(self) -> None:
         """Write what the programs read: a certificate, and the tokens of their users."""
-        _make_certificate(self.folder)
-        lines = [f'{self._tokens[user]},{user},{user},"{_USERS[user]}"\n' for user in _USERS]
+        _make_certificate(self.folder, self._surroundings.address)
+        lines = [
+            f'{self._tokens[user]},{user},{user},"{group}"\n' for user, group in self._users.items()
+        ]
         tokens = self.folder / "tokens.csv"
         tokens.touch(0o600)
         tokens.write_text("".join(lines), encoding="utf-8")
 
-    def _run(self, name: str, options: Mapping[str, str]) -> None:
+    def run(self, name: str, command: Sequence[str | Path]) -> None:
         """Start a program that ends with this process, however this process ends."""
-        command = [str(self.programs / name), *(f"--{key}={options[key]}" for key in options)]
         with (self.folder / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_LAUNCH), str(os.getpid()), *command],
+                [sys.executable, "-I", "-S", _LAUNCH, str(os.getpid()), *command],
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
+
+    def check(self) -> None:
+        """See whether everything runs.
+
+        Raises:
+            ControlPlaneError: a program has ended.
+        """
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                raise ControlPlaneError(f"{name} has ended: {self._last_lines(name)}")
+
+    def _run(self, name: str, options: Mapping[str, str]) -> None:
+        options = {**options, **self._surroundings.options.get(name, {})}
+        self.run(name, [self.programs / name, *(f"--{key}={options[key]}" for key in options)])
 
     def _wait_for(self, client: httpx.Client, path: str) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -142,22 +182,25 @@ class ControlPlane:
                     return
             except httpx.TransportError:
                 pass  # it does not listen yet
-            ended = [
-                name for name, process in self._processes.items() if process.poll() is not None
-            ]
-            for name in ended or list(self._processes)[-1:]:
-                if ended or time.monotonic() > deadline:
-                    lines = (self.folder / f"{name}.log").read_text(errors="replace").splitlines()
-                    raise ControlPlaneError("\n".join([f"{path}: {name}", *lines[-20:]]))
+            self.check()
+            if time.monotonic() > deadline:
+                name = list(self._processes)[-1]
+                raise ControlPlaneError(f"{path} is not there: {self._last_lines(name)}")
             time.sleep(0.05)
+
+    def _last_lines(self, name: str) -> str:
+        lines = (self.folder / f"{name}.log").read_text(errors="replace").splitlines()
+        return "\n".join([name, *lines[-20:]])
 
 
 @contextmanager
-def control_plane(folder: Path, programs: Path) -> Iterator[ControlPlane]:
+def control_plane(
+    folder: Path, programs: Path, surroundings: Surroundings = _ALONE
+) -> Iterator[ControlPlane]:
     """Run a control plane until the end of the block, with its data in a folder."""
     for trial in range(1, _TRIES + 1):
         with ExitStack() as stack:
-            plane = ControlPlane(folder / str(trial), programs)
+            plane = ControlPlane(folder / str(trial), programs, surroundings)
             plane.folder.mkdir(parents=True)
             plane.prepare()
             stack.callback(plane.stop)
@@ -179,13 +222,20 @@ def _free_ports(number: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-def _make_certificate(folder: Path) -> None:
-    """Make the API server's certificate and its key, which signs the tokens of service accounts as well."""
+def _make_certificate(folder: Path, address: str) -> None:
+    """Make the API server's certificate and its key, which signs the tokens of service accounts as well.
+
+    It shows the certificate to a kubelet, too, where there is one.
+    """
+    names = [
+        *("IP:127.0.0.1", f"IP:{address}", f"IP:{_SERVICE_ADDRESS}"),
+        *("DNS:localhost", "DNS:kubernetes.default", "DNS:kubernetes.default.svc"),
+    ]
     extensions = (
         "basicConstraints=critical,CA:TRUE",
         "keyUsage=critical,digitalSignature,keyCertSign",
-        "extendedKeyUsage=serverAuth",
-        "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:kubernetes.default.svc",
+        "extendedKeyUsage=serverAuth,clientAuth",
+        f"subjectAltName={','.join(dict.fromkeys(names))}",
     )
     subprocess.run(
         [
@@ -215,12 +265,13 @@ def _etcd_options(data: Path, port: int, peer_port: int) -> dict[str, str]:
     }
 
 
-def _api_server_options(folder: Path, etcd_port: int, port: int) -> dict[str, Any]:
+def _api_server_options(folder: Path, etcd_port: int, url: str) -> dict[str, Any]:
+    address = httpx.URL(url)
     key = str(folder / "server.key")
     return {
         "etcd-servers": f"http://127.0.0.1:{etcd_port}",
-        "bind-address": "127.0.0.1",
-        "secure-port": str(port),
+        "bind-address": address.host,
+        "secure-port": str(address.port),
         # It refuses a loopback address as the endpoint of the Service `kubernetes`: there is none then.
         "advertise-address": "192.0.2.1",
         "endpoint-reconciler-type": "none",
