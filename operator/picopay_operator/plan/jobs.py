@@ -56,6 +56,12 @@ def ended_at(job: Live) -> datetime | None:
     return datetime.fromisoformat(condition["lastTransitionTime"]) if condition else None
 
 
+def argument(job: Live, option: str) -> str | None:
+    """Return the value with which a Job was given an option; None without it."""
+    arguments = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    return arguments[arguments.index(option) + 1] if option in arguments else None
+
+
 def failures(job: Live) -> int:
     """Return how many pods of a Job have failed."""
     return int(job.get("status", {}).get("failed") or 0)

@@ -36,26 +36,39 @@ def step(observed: Observed, access: Access | None) -> tuple[Cleared | None, Sch
     known = Schema.known(observed)
     if access is None:
         return None, known, _kept(observed)
-    image, version = image_of(observed.engine.spec, observed.release, running.serving(observed))
+    served = observed.engine.status.image
+    image, version = image_of(
+        observed.engine.spec, observed.release, running.serving(observed), served
+    )
     context = Context(
         engine=observed.engine, image=image, version=version, access=access, data_hash=""
     )
     digest = _digest(observed, access, image)
     phases = _phases(observed, digest)
     expand, _ = phases
-    job = observed.child("Job", expand)
+    job, admit = observed.child("Job", expand), _admitted(observed, known, image)
     if job is None:
-        return None, known, _begin(observed, context, digest, running.oldest_head(observed))
+        return None, known, _begin(observed, context, digest, admit)
     known, report, made = _look(observed, known, job, phases)
     if made is not None:
+        if (
+            report
+            and report.code == contract.SCHEMA_GAP
+            and jobs.argument(job, contract.ADMIT) != admit
+        ):
+            made = _made_again(observed, job, "other releases serve by now, or none")
         return None, known, made
-    head = report.head if report else known.head_of(image)
+    head = report.head if report else known.head_of(image) or known.revisions.target
     found = (report and report.release) or known.version_of(image)
     if found is None and _since_end_s(observed, job) < _REPORT_S:
         return None, known, _awaited(observed, expand)
     cleared = Cleared(image, found or version, expand, head)
     known = known.served(cleared, report)
-    if not known.revisions.waiting and observed.child("Job", phases[1]) is None:
+    # Of a report that is lost it is not known whether it left anything.
+    is_left = known.revisions.waiting or (
+        known.revisions.job not in phases and jobs.argument(job, contract.ADMIT) is not None
+    )
+    if not is_left and observed.child("Job", phases[1]) is None:
         return cleared, known, _done(observed, phases, known)
     return _contract(observed, context, cleared, known, phases)
 
@@ -70,9 +83,10 @@ def _contract(
     done, name = _done(observed, phases, known), phases[1]
     job = observed.child("Job", name)
     if job is None:
-        first = known.revisions.waiting[0].partition(" ")[0]
         if not running.runs_only(observed, context.image):
-            message = f"{first} waits until the pods of earlier releases are gone"
+            waiting = known.revisions.waiting
+            left = waiting[0].partition(" ")[0] if waiting else "what may be left to migrate"
+            message = f"{left} waits until the pods of earlier releases are gone"
             waits = Finding(Type.SCHEMA_MIGRATED, TRUE, Reason.CONTRACT_PENDING, message)
             return cleared, known, _without_migrated(done) | Step(findings=[waits])
         made: Step | None = _begin(observed, context, name.rpartition("-")[2], None)
@@ -113,6 +127,18 @@ def _look(
     if known.revisions.exit_code is None and _since_end_s(observed, job) < _REPORT_S:
         return known, report, _awaited(observed, name)
     return known, report, _failed(observed, job, report, ending, known)
+
+
+def _admitted(observed: Observed, known: Schema, image: str) -> str | None:
+    """Return the schema of the oldest release beside which a Job migrates; None when none serves.
+
+    An image that serves needs no step that the database would turn any release away with. Those are left to
+    a Job of their own, which may wait or fail without that a new password, say, waits with it.
+    """
+    oldest = running.oldest_head(observed)
+    if oldest and running.runs_only(observed, image):
+        return min(oldest, known.revisions.oldest_release or oldest)
+    return oldest
 
 
 def _digest(observed: Observed, access: Access, image: str) -> str:
@@ -257,7 +283,7 @@ def _failed(
     if report and report.code == contract.SCHEMA_AHEAD:
         return kept | Step(findings=[known.refused(report)])
     if report and report.code == contract.SCHEMA_GAP:
-        return _gap(observed, job, report)
+        return _gap(observed, report)
     trouble = jobs.trouble(jobs.pods_of(observed, name))
     why = _said(ending) or (trouble and trouble.message) or _job_says(job)
     message = (
@@ -268,10 +294,8 @@ def _failed(
     return kept | Step(findings=[failed])
 
 
-def _gap(observed: Observed, job: Live, report: MigrationReport) -> Step:
+def _gap(observed: Observed, report: MigrationReport) -> Step:
     """Refuse a release that cannot serve beside the one that does, as long as that does."""
-    if running.oldest_head(observed) is None:
-        return _made_again(observed, job, "no other release serves any more")
     message = f"{report.detail}; spec.suspended ends its pods"
     refused = Finding(Type.SCHEMA_COMPATIBLE, FALSE, Reason.UPGRADE_REFUSED, message, stalled=True)
     return _kept(observed) | Step(findings=[refused])
