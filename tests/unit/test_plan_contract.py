@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from picopay_operator import names
 from picopay_operator.conditions import Type
 from picopay_operator.plan.outcome import Release
@@ -91,17 +93,17 @@ def test_a_database_that_is_away_meanwhile_is_not_forgotten() -> None:
     assert world.children[Ref("Job", contract)]["status"] == {}
 
 
-def test_a_contract_that_is_deleted_by_hand_is_made_again() -> None:
-    for ending in (None, HELD, {"ok": False, "exit_code": 5, "detail": "no"}):
-        world, expand, contract = contracting()
-        if ending:
-            world.end_job(contract, report(**ending), ending["exit_code"])
-            world.settle()
-        lose_pods(world)
+@pytest.mark.parametrize("ending", [{}, HELD, {"ok": False, "exit_code": 5, "detail": "no"}])
+def test_a_contract_that_is_deleted_by_hand_is_made_again(ending: dict[str, Any]) -> None:
+    world, expand, contract = contracting()
+    if ending:
+        world.end_job(contract, report(**ending), ending["exit_code"])
         world.settle()
-        del world.children[Ref("Job", contract)]
-        world.settle()
-        assert world.jobs() == [expand, contract], ending
+    lose_pods(world)
+    world.settle()
+    del world.children[Ref("Job", contract)]
+    world.settle()
+    assert world.jobs() == [expand, contract]
 
 
 def test_what_a_contract_has_told_outlasts_its_pod() -> None:

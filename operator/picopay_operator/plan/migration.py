@@ -49,25 +49,22 @@ def step(observed: Observed, access: Access | None) -> tuple[Cleared | None, Sch
     job, admit = observed.child("Job", expand), _admitted(observed, known, image)
     if job is None:
         return None, known, _begin(observed, context, digest, admit)
+    asked = jobs.argument(job, contract.ADMIT)
     known, report, made = _look(observed, known, job, phases)
     if made is not None:
-        if (
-            report
-            and report.code == contract.SCHEMA_GAP
-            and jobs.argument(job, contract.ADMIT) != admit
-        ):
+        is_gap = report is not None and report.code == contract.SCHEMA_GAP
+        if is_gap and asked != admit:
             made = _made_again(observed, job, "other releases serve by now, or none")
         return None, known, made
+    is_lost = known.revisions.job not in phases
+    if is_lost and _since_end_s(observed, job) < _REPORT_S:
+        return None, known, _awaited(observed, expand)
     head = report.head if report else known.head_of(image) or known.revisions.target
     found = (report and report.release) or known.version_of(image)
-    if found is None and _since_end_s(observed, job) < _REPORT_S:
-        return None, known, _awaited(observed, expand)
     cleared = Cleared(image, found or version, expand, head)
     known = known.served(cleared, report)
-    # Of a report that is lost it is not known whether it left anything.
-    is_left = known.revisions.waiting or (
-        known.revisions.job not in phases and jobs.argument(job, contract.ADMIT) is not None
-    )
+    # Of one whose report is lost it is not known whether it has left anything.
+    is_left = known.revisions.waiting or (is_lost and asked is not None)
     if not is_left and observed.child("Job", phases[1]) is None:
         return cleared, known, _done(observed, phases, known)
     return _contract(observed, context, cleared, known, phases)
