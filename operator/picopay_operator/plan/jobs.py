@@ -101,6 +101,21 @@ def trouble(pods: Iterable[Live]) -> Trouble | None:
     return None
 
 
+def cannot_begin(job: Live, pods: Sequence[Live]) -> bool:
+    """Tell whether nothing of a Job has run, and why is known: there is no such image, say."""
+    if failures(job) or state(job) is not JobState.RUNNING:
+        return False
+    states = [
+        one.get(which, {})
+        for pod in pods
+        for one in pod.get("status", {}).get("containerStatuses", ())
+        for which in ("state", "lastState")
+    ]
+    return trouble(pods) is not None and not any(
+        {"running", "terminated"} & one.keys() for one in states
+    )
+
+
 def of_component(observed: Observed, component: names.Component) -> list[Live]:
     """Return the pods of a component."""
     return [

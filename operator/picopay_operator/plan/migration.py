@@ -3,7 +3,8 @@
 The first one plans, waits for an approval where the policy asks for one, and migrates as far as the releases
 that still serve can go along (expand). When their last pod is gone, a second one takes the steps that turn
 them away, if there are any (contract). Reports say what was done. A Job is made once and never changed:
-whatever it depends on is in its name. One that runs is never deleted.
+whatever it depends on is in its name. One that runs is never deleted; one that cannot begin is, as soon as
+something else is asked for.
 """
 
 from collections.abc import Sequence
@@ -45,6 +46,8 @@ def step(observed: Observed, access: Access | None) -> tuple[Cleared | None, Sch
     )
     digest = _digest(observed, access, image)
     phases = _phases(observed, digest)
+    if (given_up := _given_up(observed, phases)) is not None:
+        return None, known, given_up
     expand, _ = phases
     job, admit = observed.child("Job", expand), _admitted(observed, known, image)
     if job is None:
@@ -173,6 +176,24 @@ def _awaited(observed: Observed, name: str) -> Step:
     return _kept(observed) | Step(
         findings=_findings(Reason.MIGRATION_RUNNING, message), look_again_s=1.0
     )
+
+
+def _given_up(observed: Observed, phases: Sequence[str]) -> Step | None:
+    """Delete Jobs for something else that cannot begin, as nothing else could until their time is over.
+
+    Should one begin at that very moment, the lock of the database keeps them apart.
+    """
+    given_up = [
+        Ref("Job", name)
+        for job in _migrations(observed)
+        if (name := job["metadata"]["name"]) not in phases
+        and jobs.cannot_begin(job, jobs.pods_of(observed, name))
+    ]
+    if not given_up:
+        return None
+    kept = [ref for ref in _kept(observed).kept if ref not in given_up]
+    message = f"the Job {given_up[0].name} could not begin, and is wanted no more"
+    return Step(kept=kept, deleted=given_up, findings=_findings(Reason.MIGRATION_PENDING, message))
 
 
 def _overtaken(observed: Observed, job: Live, phases: Sequence[str]) -> Step | None:
