@@ -181,3 +181,46 @@ def test_an_engine_without_version_stays_with_it_when_its_deployment_is_deleted(
     del world.children[Ref("Deployment", "payments-api")]
     world.run()
     assert world.image() == "picopay/picopay-api:1.4.0"
+
+
+def test_pods_do_not_come_back_into_a_migration_that_counts_on_none() -> None:
+    world = World(SPEC)
+    world.run(head="0001", current="0001")
+    world.change(suspended=True, version="2.0.0")
+    world.later(seconds=5)
+    world.step()
+    (_, job) = world.jobs()
+    assert admitted(world, job) == "0001"  # pods may be on their way, until there are to be none
+    world.end_job(job, report(ok=False, exit_code=5, code="schema_gap", detail="0009"), 5)
+    world.settle()
+    assert admitted(world, job) is None
+    world.change(suspended=False)
+    world.settle()
+    assert [
+        world.deployment(f"payments-{one}")["spec"]["replicas"] for one in ("api", "worker")
+    ] == [0, 0]
+    assert world.reason(Type.AVAILABLE) == ("False", "PodsUnavailable")
+    assert job in world.condition(Type.AVAILABLE).message
+    assert world.reason(Type.READY)[1] == "MigrationRunning"
+    world.run(release="2.0.0", head="0009", current="0009")
+    assert world.image() == "picopay/picopay-api:2.0.0"
+    assert world.deployment()["spec"]["replicas"] == 2
+    assert world.reason(Type.READY)[0] == "True"
+
+
+def test_an_engine_that_is_resumed_goes_on_when_such_a_migration_fails() -> None:
+    world = World(SPEC)
+    world.run(head="0001", current="0001")
+    world.change(suspended=True)
+    world.run()
+    world.change(version="2.0.0")
+    world.later(seconds=5)
+    world.settle()
+    job = world.jobs()[-1]
+    assert admitted(world, job) is None
+    world.change(suspended=False)
+    world.settle()
+    world.end_job(job, report(ok=False, exit_code=5, detail="no"), 5)
+    world.settle()
+    assert world.deployment()["spec"]["replicas"] == 2
+    assert world.image() == "picopay/picopay-api:1.4.0"

@@ -359,3 +359,17 @@ def test_a_migration_that_has_begun_is_not_given_up() -> None:
     world.change(version="1.6.0")
     world.settle()
     assert job in world.jobs()
+
+
+def test_what_the_pod_of_an_earlier_job_of_its_name_has_said_counts_for_nothing() -> None:
+    world = upgrading()
+    job = world.jobs()[-1]
+    world.end_job(job, report(ok=False, exit_code=4, detail="connection refused"), 4)
+    world.later(seconds=31)
+    world.settle()
+    assert world.children[Ref("Job", job)]["status"] == {}
+    # The pod of the first one is still there, on its way out.
+    assert world.condition(Type.SCHEMA_MIGRATED).message == f"the Job {job} is running"
+    world.end_job(job, report(release="1.5.0"))
+    world.run(release="1.5.0")
+    assert world.reason(Type.READY)[0] == "True"

@@ -91,6 +91,13 @@ def _run(observed: Observed, access: Access | None, cleared: Cleared | None) -> 
             return made | _rolled_out(observed, Admitted.of(context), cleared)
     if serving is None:
         return made | rollout.kept(observed)
+    if job := migration.excluding(observed, serving):
+        message = f"pods come back after the Job {job}, which has begun while there were none"
+        made |= Step(findings=[Finding(Type.AVAILABLE, FALSE, Reason.PODS_UNAVAILABLE, message)])
+        observed = structs.replace(
+            observed,
+            engine=structs.replace(engine, spec=structs.replace(engine.spec, suspended=True)),
+        )
     return made | _rolled_out(observed, serving, running.cleared(observed))
 
 

@@ -16,6 +16,7 @@ from picopay_operator.plan.outcome import Observed
 type Live = Mapping[str, Any]
 
 _JOB_LABEL = "batch.kubernetes.io/job-name"
+_UID_LABEL = "batch.kubernetes.io/controller-uid"
 _TAIL_CHARACTERS = 1_000
 _PULL_FAILURES = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 _START_FAILURES = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
@@ -62,17 +63,25 @@ def argument(job: Live, option: str) -> str | None:
     return arguments[arguments.index(option) + 1] if option in arguments else None
 
 
+def image(job: Live) -> str:
+    """Return the image of a Job."""
+    return str(job["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
 def failures(job: Live) -> int:
     """Return how many pods of a Job have failed."""
     return int(job.get("status", {}).get("failed") or 0)
 
 
 def pods_of(observed: Observed, job: str) -> list[Live]:
-    """Return the pods of a Job, the newest last."""
+    """Return the pods of a Job, the newest last; not those that an earlier one of its name has left."""
+    live = observed.child("Job", job)
+    uid = live["metadata"].get("uid") if live else None
     pods = [
         pod
         for pod in observed.of_kind("Pod")
-        if pod["metadata"].get("labels", {}).get(_JOB_LABEL) == job
+        if (labels := pod["metadata"].get("labels", {})).get(_JOB_LABEL) == job
+        and labels.get(_UID_LABEL, uid) == uid
     ]
     return sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
 

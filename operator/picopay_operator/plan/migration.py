@@ -18,7 +18,7 @@ from picopay_operator.contract import ExitCode, MigrationReport
 from picopay_operator.manifests import jobs as manifests
 from picopay_operator.manifests.context import Access, Context
 from picopay_operator.plan import jobs, running, secrets
-from picopay_operator.plan.admitted import Cleared, image_of
+from picopay_operator.plan.admitted import Admitted, Cleared, image_of
 from picopay_operator.plan.jobs import JobState, Live
 from picopay_operator.plan.outcome import Observed, Step
 from picopay_operator.plan.schema import Schema
@@ -56,7 +56,7 @@ def step(observed: Observed, access: Access | None) -> tuple[Cleared | None, Sch
     known, report, made = _look(observed, known, job, phases)
     if made is not None:
         is_gap = report is not None and report.code == contract.SCHEMA_GAP
-        if is_gap and asked != admit:
+        if is_gap and asked != admit and jobs.state(job) is JobState.FAILED:
             made = _made_again(observed, job, "other releases serve by now, or none")
         return None, known, made
     is_lost = known.revisions.job not in phases
@@ -71,6 +71,18 @@ def step(observed: Observed, access: Access | None) -> tuple[Cleared | None, Sch
     if not is_left and observed.child("Job", phases[1]) is None:
         return cleared, known, _done(observed, phases, known)
     return _contract(observed, context, cleared, known, phases)
+
+
+def excluding(observed: Observed, serving: Admitted) -> str | None:
+    """Return the Job that may turn away the release which served, as it has no pods; None if none may."""
+    if not running.is_scaled_down(observed):
+        return None
+    for job in _migrations(observed):
+        is_other = jobs.image(job) != serving.image
+        takes_all = jobs.argument(job, contract.ADMIT) is None
+        if is_other and takes_all and jobs.state(job) is JobState.RUNNING:
+            return str(job["metadata"]["name"])
+    return None
 
 
 def _contract(
