@@ -224,3 +224,27 @@ def test_an_engine_that_is_resumed_goes_on_when_such_a_migration_fails() -> None
     world.settle()
     assert world.deployment()["spec"]["replicas"] == 2
     assert world.image() == "picopay/picopay-api:1.4.0"
+
+
+def test_nothing_is_taken_away_before_the_new_release_has_served() -> None:
+    world = World(SPEC)
+    world.run(head="0001", current="0001")
+    world.start_pod("payments-api-old")
+    world.change(version="1.5.0", rollout={"maxUnavailable": "100%"})
+    world.later(seconds=5)
+    world.settle()
+    world.end_job(world.jobs()[-1], report(**EXPANDED))
+    world.settle()
+    world.end_job(world.jobs("check")[0])
+    world.settle()
+    assert world.image() == "picopay/picopay-api:1.5.0"
+    # No pod is left of the release before, and none of the new one comes up.
+    world.lose()
+    del world.children[Ref("Pod", "payments-api-old")]
+    world.settle()
+    assert world.reason(Type.SCHEMA_MIGRATED) == ("True", "ContractPending")
+    assert "take requests" in world.condition(Type.SCHEMA_MIGRATED).message
+    assert len(world.jobs()) == 1
+    world.come_up()
+    world.settle()
+    assert len(world.jobs()) == 2

@@ -95,10 +95,13 @@ def _contract(
     done, name = _done(observed, phases, known), phases[1]
     job = observed.child("Job", name)
     if job is None:
-        if not running.runs_only(observed, context.image):
+        if not (running.runs_only(observed, context.image) and _has_served(observed)):
             waiting = known.revisions.waiting
             left = waiting[0].partition(" ")[0] if waiting else "what may be left to migrate"
-            message = f"{left} waits until the pods of earlier releases are gone"
+            message = (
+                f"{left} waits until the pods of earlier releases are gone, and those of"
+                f" {cleared.version} take requests"
+            )
             waits = Finding(Type.SCHEMA_MIGRATED, TRUE, Reason.CONTRACT_PENDING, message)
             return cleared, known, _without_migrated(done) | Step(findings=[waits])
         made: Step | None = _begin(observed, context, name.rpartition("-")[2], None)
@@ -114,6 +117,13 @@ def _contract(
         for one in made.findings
     ]
     return cleared, known, _without_migrated(done) | structs.replace(made, findings=calm)
+
+
+def _has_served(observed: Observed) -> bool:
+    """Tell whether the release that serves can: before that, nobody takes away the way back."""
+    active = running.active_deployment(observed)
+    is_available = active is not None and running.available(observed, active).status is TRUE
+    return is_available or observed.engine.spec.suspended
 
 
 def _without_migrated(done: Step) -> Step:
