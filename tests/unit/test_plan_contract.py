@@ -202,6 +202,10 @@ def test_pods_do_not_come_back_into_a_migration_that_counts_on_none() -> None:
     assert world.reason(Type.AVAILABLE) == ("False", "PodsUnavailable")
     assert job in world.condition(Type.AVAILABLE).message
     assert world.reason(Type.READY)[1] == "MigrationRunning"
+    world.end_job(job, report(release="2.0.0", head="0009", current="0009", oldest_release="0009"))
+    world.settle()
+    assert world.reason(Type.LEDGER_SOUND) == ("False", "CheckRunning")
+    assert world.deployment()["spec"]["replicas"] == 0
     world.run(release="2.0.0", head="0009", current="0009")
     assert world.image() == "picopay/picopay-api:2.0.0"
     assert world.deployment()["spec"]["replicas"] == 2

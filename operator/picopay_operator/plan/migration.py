@@ -80,7 +80,7 @@ def excluding(observed: Observed, serving: Admitted) -> str | None:
     for job in _migrations(observed):
         is_other = jobs.image(job) != serving.image
         takes_all = jobs.argument(job, contract.ADMIT) is None
-        if is_other and takes_all and jobs.state(job) is JobState.RUNNING:
+        if is_other and takes_all and jobs.state(job) is not JobState.FAILED:
             return str(job["metadata"]["name"])
     return None
 
