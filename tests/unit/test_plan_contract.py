@@ -252,3 +252,46 @@ def test_nothing_is_taken_away_before_the_new_release_has_served() -> None:
     world.come_up()
     world.settle()
     assert len(world.jobs()) == 2
+
+
+def test_a_refusal_outlasts_the_pod_that_has_told_it() -> None:
+    world = World(SPEC)
+    world.run(head="0001", current="0001")
+    world.start_pod("payments-api-old")
+    world.change(version="2.0.0")
+    world.later(seconds=5)
+    world.settle()
+    job = world.jobs()[-1]
+    world.end_job(
+        job, report(ok=False, exit_code=5, code="schema_gap", detail="2.0.0 is too new"), 5
+    )
+    world.settle()
+    lose_pods(world)
+    world.later(minutes=10)
+    world.settle()
+    assert world.reason(Type.STALLED) == ("True", "UpgradeRefused")
+    assert "too new" in world.condition(Type.READY).message
+    world.change(suspended=True)
+    del world.children[Ref("Pod", "payments-api-old")]
+    world.settle()
+    assert admitted(world, job) is None
+    world.run(release="2.0.0", head="0009", current="0009")
+    assert world.reason(Type.STALLED)[0] == "False"
+
+
+def test_why_a_check_does_not_begin_is_told() -> None:
+    world = World(SPEC)
+    world.run()
+    world.annotations[names.RETRY] = "now"
+    world.later(seconds=5)
+    world.settle()
+    world.end_job(world.jobs()[-1], report())
+    world.settle()
+    (check,) = world.jobs("check")
+    world.end_pod(check, "", 0)
+    (pod,) = [one for ref, one in world.children.items() if ref.name.startswith(f"{check}-")]
+    waiting = {"reason": "ErrImagePull", "message": "the registry is away"}
+    pod["status"]["containerStatuses"] = [{"state": {"waiting": waiting}}]
+    world.settle()
+    assert world.reason(Type.READY) == ("False", "CheckRunning")
+    assert "the registry is away" in world.condition(Type.READY).message

@@ -55,8 +55,8 @@ def step(observed: Observed, access: Access | None) -> tuple[Cleared | None, Sch
     asked = jobs.argument(job, contract.ADMIT)
     known, report, made = _look(observed, known, job, phases)
     if made is not None:
-        is_gap = report is not None and report.code == contract.SCHEMA_GAP
-        if is_gap and asked != admit and jobs.state(job) is JobState.FAILED:
+        is_gap = any(one.reason is Reason.UPGRADE_REFUSED for one in made.findings)
+        if is_gap and asked != admit:
             made = _made_again(observed, job, "other releases serve by now, or none")
         return None, known, made
     is_lost = known.revisions.job not in phases
@@ -320,6 +320,8 @@ def _failed(
             f" {names.APPROVE_PLAN}={plan_hash}, or with `kubectl picopay approve {observed.name}`"
         )
         return kept | Step(findings=_findings(Reason.APPROVAL_PENDING, message))
+    if report is None and known.revisions.job == name and (told := _refused_before(observed)):
+        return kept | Step(findings=[told])
     if report and report.code == contract.SCHEMA_AHEAD:
         return kept | Step(findings=[known.refused(report)])
     if report and report.code == contract.SCHEMA_GAP:
@@ -332,6 +334,18 @@ def _failed(
     )
     failed = Finding(Type.SCHEMA_MIGRATED, FALSE, Reason.MIGRATION_FAILED, message, stalled=True)
     return kept | Step(findings=[failed])
+
+
+def _refused_before(observed: Observed) -> Finding | None:
+    """Return the refusal of a Job whose report was seen and has gone with its pod."""
+    for one in observed.engine.status.conditions:
+        if one.reason in {Reason.ROLLBACK_REFUSED, Reason.UPGRADE_REFUSED} and (
+            one.type == Type.SCHEMA_COMPATIBLE
+        ):
+            return Finding(
+                Type.SCHEMA_COMPATIBLE, FALSE, Reason(one.reason), one.message, stalled=True
+            )
+    return None
 
 
 def _gap(observed: Observed, report: MigrationReport) -> Step:

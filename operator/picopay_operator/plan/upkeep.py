@@ -82,7 +82,9 @@ def check(observed: Observed, context: Context, occasion: str) -> tuple[Verdict,
             sound = Finding(Type.LEDGER_SOUND, TRUE, Reason.SOUND, "every ledger adds up")
             return Verdict.SOUND, kept | Step(findings=[sound])
         case JobState.RUNNING:
-            found = _ledger(Reason.CHECK_RUNNING, f"the Job {name} is running")
+            trouble = jobs.trouble(jobs.pods_of(observed, name))
+            message = trouble.message if trouble else f"the Job {name} is running"
+            found = _ledger(Reason.CHECK_RUNNING, message)
             return Verdict.UNKNOWN, kept | Step(findings=[found])
         case JobState.FAILED:
             return _failed_check(observed, live)
