@@ -75,6 +75,9 @@ PREVIOUS_ADMIN_KEY = "previous-api-key"
 ADMINISTRATOR = "administrator"
 """The name of the first administrator's key."""
 
+ADMIT = "--admit"
+"""The option of a migration beside which a release serves: its schema."""
+
 SERVE = ("serve",)
 WORKER = ("worker",)
 
@@ -94,7 +97,7 @@ def migrate(hold: Hold | None, approved: str | None = None, admit: str | None = 
     """
     arguments = ["migrate", "--report", REPORT_FILE]
     if admit is not None:
-        arguments += ["--admit", admit]
+        arguments += [ADMIT, admit]
     if hold is not None:
         arguments += ["--hold", hold.value]
         if approved:

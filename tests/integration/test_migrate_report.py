@@ -200,6 +200,34 @@ def test_what_turns_away_releases_that_serve_waits_until_they_are_gone(
 
 
 @pytest.mark.usefixtures("given")
+@pytest.mark.parametrize("admit", ["1", "v0001", "00001", "head", " 0001"])
+def test_what_is_no_schema_admits_nothing(
+    admit: str, console: Console, file: Path, release: Release
+) -> None:
+    with release.in_force():
+        report = reported(console, file, ExitCode.SCHEMA, "--admit", admit)
+        assert (report["code"], report["applied"]) == ("migration_refused", [])
+        assert console.run("migrate", "--plan", "--admit", admit)[0] == ExitCode.SCHEMA
+
+
+@pytest.mark.usefixtures("given")
+def test_which_releases_still_serve_may_be_said_in_any_way(
+    console: Console, file: Path, release: Release
+) -> None:
+    first, second = release.revisions()[-2:]
+    assert console.run("migrate", "--check", "--admit", "")[0] == ExitCode.USAGE
+    with release.in_force():
+        unknown = reported(console, file, ExitCode.OK, "--admit", "")
+        assert unknown["applied"] == []
+        assert [step["revision"] for step in unknown["waiting"]] == [first, second]
+        to = reported(console, file, ExitCode.OK, "--admit", HEAD, "--to", first)
+        assert (to["applied"], to["waiting"]) == ([first], [])
+        # That of a later release than this one knows.
+        later = reported(console, file, ExitCode.OK, "--admit", f"{int(second) + 1:04}")
+        assert (later["applied"], later["waiting"]) == ([second], [])
+
+
+@pytest.mark.usefixtures("given")
 def test_releases_that_cannot_serve_side_by_side(
     console: Console, file: Path, release: Release
 ) -> None:

@@ -150,6 +150,9 @@ class World:
         if others and "ownerReferences" not in live["metadata"]:
             live["metadata"]["ownerReferences"] = others  # another manager's
         live["metadata"].setdefault("creationTimestamp", self.now.isoformat())
+        live["metadata"]["uid"] = before.get("metadata", {}).get(
+            "uid", f"u-{len(self.applied) + 1}"
+        )
         live["metadata"]["generation"] = before.get("metadata", {}).get("generation", 0) + 1
         if ref.kind == "Deployment":
             live["spec"].setdefault("replicas", before.get("spec", {}).get("replicas", 1))
@@ -176,7 +179,8 @@ class World:
     def end_pod(self, job: str, message: str, exit_code: int) -> None:
         """Let a pod of a Job end."""
         pod = f"{job}-{len(self.children)}"
-        labels = {"batch.kubernetes.io/job-name": job}
+        uid = self.children[Ref("Job", job)]["metadata"]["uid"]
+        labels = {"batch.kubernetes.io/job-name": job, "batch.kubernetes.io/controller-uid": uid}
         ended = {"exitCode": exit_code, "message": message}
         self.children[Ref("Pod", pod)] = {
             "metadata": {"name": pod, "labels": labels, "creationTimestamp": self.now.isoformat()},

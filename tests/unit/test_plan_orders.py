@@ -327,3 +327,49 @@ def test_pods_that_were_not_promoted_get_no_requests_whatever_came_before() -> N
 def test_an_entry_that_somebody_has_added_to_a_rule_is_seen() -> None:
     wanted = {"egress": [{"ports": [{"port": 53}]}]}
     assert differences(wanted, {"egress": [{"ports": [{"port": 53}, {"port": 25}]}]})
+
+
+@pytest.mark.parametrize("version", ["1.4.0", "1.6.0"])
+def test_a_migration_that_cannot_begin_stands_in_nobodys_way(version: str) -> None:
+    world = upgrading()
+    job = world.jobs()[-1]
+    world.end_pod(job, "", 0)
+    (pod,) = [
+        one for ref, one in world.children.items() if ref.kind == "Pod" and ref.name.startswith(job)
+    ]
+    waiting = {"reason": "ImagePullBackOff", "message": "there is no such image"}
+    (container,) = pod["status"]["containerStatuses"]
+    container["state"] = {"waiting": waiting}
+    world.settle()
+    assert world.reason(Type.READY) == ("False", "ImagePullFailed")
+    assert job in world.jobs()
+    world.change(version=version, env=[])
+    world.settle()
+    assert job not in world.jobs()
+    world.run(release=version)
+    assert world.image() == f"picopay/picopay-api:{version}"
+    assert world.reason(Type.READY)[0] == "True"
+
+
+def test_a_migration_that_has_begun_is_not_given_up() -> None:
+    world = upgrading()
+    job = world.jobs()[-1]
+    world.end_pod(job, "", 137)
+    world.children[Ref("Job", job)]["status"] = {"failed": 1}
+    world.change(version="1.6.0")
+    world.settle()
+    assert job in world.jobs()
+
+
+def test_what_the_pod_of_an_earlier_job_of_its_name_has_said_counts_for_nothing() -> None:
+    world = upgrading()
+    job = world.jobs()[-1]
+    world.end_job(job, report(ok=False, exit_code=4, detail="connection refused"), 4)
+    world.later(seconds=31)
+    world.settle()
+    assert world.children[Ref("Job", job)]["status"] == {}
+    # The pod of the first one is still there, on its way out.
+    assert world.condition(Type.SCHEMA_MIGRATED).message == f"the Job {job} is running"
+    world.end_job(job, report(release="1.5.0"))
+    world.run(release="1.5.0")
+    assert world.reason(Type.READY)[0] == "True"

@@ -1,6 +1,9 @@
 """Blue-green: a second Deployment comes up beside the first, is checked, and takes over."""
 
+import copy
 from typing import Any
+
+import pytest
 
 from picopay_operator import names
 from picopay_operator.conditions import Type
@@ -156,3 +159,43 @@ def test_a_service_that_is_deleted_leads_to_pods_that_are_ready_again() -> None:
     world.settle()
     # The new one is not ready: who made the Service anew must not lead there.
     assert leads_to(world) == blue
+
+
+@pytest.mark.parametrize("promotes", [True, False])
+def test_a_suspended_engine_has_no_pods_on_either_side(promotes: bool) -> None:
+    world = migrated("1.5.0", blueGreen={"autoPromote": promotes})
+    both = deployments(world)
+    assert len(both) == 2
+    world.change(suspended=True)
+    world.settle()
+    assert {world.deployment(name)["spec"]["replicas"] for name in deployments(world)} == {0}
+    world.run(release="1.5.0")
+    assert {world.deployment(name)["spec"]["replicas"] for name in deployments(world)} == {0}
+    assert world.reason(Type.READY) == ("False", "Suspended")
+
+
+def test_no_pods_of_a_suspended_engine_are_kept_to_go_back_to() -> None:
+    world = migrated("1.5.0", blueGreen={"scaleDownDelaySeconds": 86_400})
+    world.run(release="1.5.0")
+    assert len(deployments(world)) == 2
+    world.change(suspended=True)
+    world.settle()
+    assert deployments(world) == {leads_to(world)}
+
+
+def test_what_serves_is_looked_after_while_a_revision_waits() -> None:
+    world = migrated("1.5.0", blueGreen={"autoPromote": False})
+    blue = leads_to(world)
+    world.run(release="1.5.0")
+    assert world.reason(Type.ROLLOUT_COMPLETE) == ("False", "PromotionPending")
+    template = copy.deepcopy(world.deployment(blue)["spec"]["template"])
+    world.change(replicas=7)
+    world.deployment(blue)["spec"]["template"]["spec"]["containers"][0]["image"] = "other:1"
+    world.settle()
+    assert world.deployment(blue)["spec"]["replicas"] == 7
+    assert world.deployment(blue)["spec"]["template"] == template
+    world.deployment(blue)["spec"]["paused"] = True
+    world.change(replicas=8)
+    world.settle()
+    assert world.deployment(blue)["spec"]["replicas"] == 8
+    assert world.deployment(blue)["spec"]["paused"] is True

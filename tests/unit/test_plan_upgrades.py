@@ -315,6 +315,19 @@ def test_a_check_that_outlasts_its_rollout_is_waited_for() -> None:
     world.end_job(job, findings(), 1)
     world.settle()
     assert world.reason(Type.STALLED) == ("True", "LedgerFindings")
+    # To delete it is to have it made again, and not to have it forgotten.
+    del world.children[Ref("Job", job)]
+    world.settle()
+    assert world.jobs("check") == [job]
+    world.end_job(job, json.dumps({"ok": False, "exit_code": 4, "detail": "refused"}), 4)
+    world.settle()
+    world.later(seconds=31)
+    world.settle()
+    assert world.children[Ref("Job", job)]["status"] == {}
+    world.end_job(job)
+    world.run()
+    assert world.reason(Type.READY)[0] == "True"
+    assert world.jobs("check") == []
 
 
 # A database that goes away --------------------------------------------------------------------------------

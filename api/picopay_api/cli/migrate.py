@@ -72,7 +72,8 @@ def migrate(
     exactly what was approved. `picopay migrate --plan --json` tells its `plan_hash`.
 
     To replace a release without a pause, migrate with --admit and the schema it wants, replace its processes,
-    and migrate again without it, once the last of them has ended.
+    and migrate again without it, once the last of them has ended. Where it is not known what still serves,
+    an empty REV leaves everything to that.
     """
     if plan and check:
         raise CommandFailed("--plan and --check exclude each other", ExitCode.USAGE)
@@ -82,7 +83,7 @@ def migrate(
         )
     if approve and not hold:
         raise CommandFailed("--approve is of no use without --hold", ExitCode.USAGE)
-    if check and admit:
+    if check and admit is not None:
         raise CommandFailed("--check looks at the whole way to the revision", ExitCode.USAGE)
     if plan:
         _show_plan(_prepare(), to, admit, as_json)

@@ -8,6 +8,7 @@ with the last step, in its transaction.
 
 import asyncio
 import hashlib
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import cache, partial
@@ -37,6 +38,7 @@ from picopay_api.store.tables import SCHEMA, metadata
 _MIGRATION_LOCK = 0x7069636F706179  # "picopay": the advisory lock of whoever migrates
 _LOCK_WAIT_S = 120
 _KEEP_DAYS = 36_500  # a migration makes partitions; it drops none, whatever retention is set
+_REVISION = re.compile(r"[0-9]{4}")
 _FUNCTIONS = ("history.sql", "partitions.sql", "decide.sql", "grants.sql")
 
 # A role called like the schema would have it as its default one, whose tables Alembic compares without
@@ -146,7 +148,7 @@ async def plan(
 ) -> list[Step]:
     """List the revisions that an upgrade would run, in order."""
     current = (await read_state(database_url)).current
-    return parted(list(_steps(current, revision)), admit)[0]
+    return _parted(current, revision, admit)[0]
 
 
 def upgrade(database_url: str, revision: str = "head", report: Report = lambda _: None) -> None:
@@ -180,7 +182,7 @@ async def upgrade_async(
         MigrationHeld: `hold` has the plan wait, and `approved` is not its hash.
         SchemaAhead: this release is too old for the database.
         SchemaGap: this release and those of schema `admit` cannot work with the same schema.
-        MigrationError: the revision is behind or unknown.
+        MigrationError: the revision is behind or unknown, or `admit` is none.
     """
     course = course or Course()
     async with _connected(database_url) as connection:
@@ -190,7 +192,7 @@ async def upgrade_async(
         course.found = await schema.state(driver)
         await _take_lock(driver, report)
         found = course.found = await schema.state(driver)
-        steps, course.waiting = parted(list(_steps(found.current, revision)), admit)
+        steps, course.waiting = _parted(found.current, revision, admit)
         course.steps = steps
         if found.is_ahead():
             if problem := found.problem():
@@ -343,6 +345,13 @@ def _steps(current: str | None, revision: str) -> Iterator[Step]:
     for name in revisions:
         if (current is None or name > current) and name <= target:
             yield _step(name)
+
+
+def _parted(current: str | None, revision: str, admit: str | None) -> tuple[list[Step], list[Step]]:
+    # A later release may have a schema that is not known here; anything else would compare as it likes.
+    if admit and _REVISION.fullmatch(admit) is None:
+        raise MigrationError(f"{admit} is no revision of a schema, such as {schema.head()}")
+    return parted(list(_steps(current, revision)), admit)
 
 
 def _step(revision: str) -> Step:

@@ -34,7 +34,8 @@ class Hold(StrEnum):
 def parted(steps: Sequence[Step], admit: str | None) -> tuple[list[Step], list[Step]]:
     """Part a plan into what releases of schema `admit` can go on beside, and what waits until they are gone.
 
-    A step waits when it turns them away, and so does all that comes after it. None: no release still serves.
+    A step waits when it turns them away, and so does all that comes after it. None: no release still serves;
+    an empty text: it is not known which one does, and everything waits.
     """
     if admit is None:
         return list(steps), []

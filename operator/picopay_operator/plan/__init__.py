@@ -78,7 +78,7 @@ def _run(observed: Observed, access: Access | None, cleared: Cleared | None) -> 
     """Run what may run: what is wanted where it was cleared and checked, else what runs already."""
     engine, serving = observed.engine, running.serving(observed)
     version = (serving and serving.version) or image_of(engine.spec, observed.release, None)[1]
-    made = Step(findings=[upkeep.not_needed()])
+    made, verdict = Step(findings=[upkeep.not_needed()]), Verdict.UNKNOWN
     made |= exposure.policies(engine, version, access, serving.access if serving else None)
     if cleared and access:
         data_hash = secrets.data_hash(observed, access)
@@ -91,6 +91,12 @@ def _run(observed: Observed, access: Access | None, cleared: Cleared | None) -> 
             return made | _rolled_out(observed, Admitted.of(context), cleared)
     if serving is None:
         return made | rollout.kept(observed)
+    job = migration.excluding(observed, serving)
+    if job and verdict is Verdict.UNKNOWN:
+        message = f"pods come back after the Job {job}, which has begun while there were none"
+        made |= Step(findings=[Finding(Type.AVAILABLE, FALSE, Reason.PODS_UNAVAILABLE, message)])
+        spec = structs.replace(engine.spec, suspended=True)
+        observed = structs.replace(observed, engine=structs.replace(engine, spec=spec))
     return made | _rolled_out(observed, serving, running.cleared(observed))
 
 

@@ -127,15 +127,18 @@ def cleared(live: Mapping[str, Any] | None) -> Cleared | None:
     return _decoded(live, names.CLEARED, Cleared)
 
 
-def image_of(spec: EngineSpec, release: Release, serving: Admitted | None) -> tuple[str, str]:
+def image_of(
+    spec: EngineSpec, release: Release, serving: Admitted | None, served: str | None = None
+) -> tuple[str, str]:
     """Return the image that an engine asks for, complete, and its version as far as that is said.
 
-    An engine that names no version stays with the one that it has; at first it gets the operator's release.
+    An engine that names no version stays with the one that it has, or, while its pods are gone, with that of
+    the image that has `served`; at first it gets the operator's release.
     """
     if serving and (serving.spec.image, serving.spec.version) == (spec.image, spec.version):
         return serving.image, serving.version
     repository, tag = _parted(release.image)
-    has = _parted(serving.image)[1] if serving else ""
+    has = _parted(serving.image if serving else served or "")[1]
     version = spec.image.tag or spec.version or has
     version = version or ("" if spec.image.repository else tag) or release.version
     image = f"{spec.image.repository or repository}:{version}"

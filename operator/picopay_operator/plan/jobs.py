@@ -16,6 +16,7 @@ from picopay_operator.plan.outcome import Observed
 type Live = Mapping[str, Any]
 
 _JOB_LABEL = "batch.kubernetes.io/job-name"
+_UID_LABEL = "batch.kubernetes.io/controller-uid"
 _TAIL_CHARACTERS = 1_000
 _PULL_FAILURES = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 _START_FAILURES = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
@@ -56,17 +57,31 @@ def ended_at(job: Live) -> datetime | None:
     return datetime.fromisoformat(condition["lastTransitionTime"]) if condition else None
 
 
+def argument(job: Live, option: str) -> str | None:
+    """Return the value with which a Job was given an option; None without it."""
+    arguments = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    return arguments[arguments.index(option) + 1] if option in arguments else None
+
+
+def image(job: Live) -> str:
+    """Return the image of a Job."""
+    return str(job["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
 def failures(job: Live) -> int:
     """Return how many pods of a Job have failed."""
     return int(job.get("status", {}).get("failed") or 0)
 
 
 def pods_of(observed: Observed, job: str) -> list[Live]:
-    """Return the pods of a Job, the newest last."""
+    """Return the pods of a Job, the newest last; not those that an earlier one of its name has left."""
+    live = observed.child("Job", job)
+    uid = live["metadata"].get("uid") if live else None
     pods = [
         pod
         for pod in observed.of_kind("Pod")
-        if pod["metadata"].get("labels", {}).get(_JOB_LABEL) == job
+        if (labels := pod["metadata"].get("labels", {})).get(_JOB_LABEL) == job
+        and labels.get(_UID_LABEL, uid) == uid
     ]
     return sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
 
@@ -93,6 +108,21 @@ def trouble(pods: Iterable[Live]) -> Trouble | None:
         if found := _trouble(pod):
             return found
     return None
+
+
+def cannot_begin(job: Live, pods: Sequence[Live]) -> bool:
+    """Tell whether nothing of a Job has run, and why is known: there is no such image, say."""
+    if failures(job) or state(job) is not JobState.RUNNING:
+        return False
+    states = [
+        one.get(which, {})
+        for pod in pods
+        for one in pod.get("status", {}).get("containerStatuses", ())
+        for which in ("state", "lastState")
+    ]
+    return trouble(pods) is not None and not any(
+        {"running", "terminated"} & one.keys() for one in states
+    )
 
 
 def of_component(observed: Observed, component: names.Component) -> list[Live]:

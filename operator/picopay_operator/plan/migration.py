@@ -3,7 +3,8 @@
 The first one plans, waits for an approval where the policy asks for one, and migrates as far as the releases
 that still serve can go along (expand). When their last pod is gone, a second one takes the steps that turn
 them away, if there are any (contract). Reports say what was done. A Job is made once and never changed:
-whatever it depends on is in its name. One that runs is never deleted.
+whatever it depends on is in its name. One that runs is never deleted; one that cannot begin is, as soon as
+something else is asked for.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from picopay_operator.contract import ExitCode, MigrationReport
 from picopay_operator.manifests import jobs as manifests
 from picopay_operator.manifests.context import Access, Context
 from picopay_operator.plan import jobs, running, secrets
-from picopay_operator.plan.admitted import Cleared, image_of
+from picopay_operator.plan.admitted import Admitted, Cleared, image_of
 from picopay_operator.plan.jobs import JobState, Live
 from picopay_operator.plan.outcome import Observed, Step
 from picopay_operator.plan.schema import Schema
@@ -36,28 +37,52 @@ def step(observed: Observed, access: Access | None) -> tuple[Cleared | None, Sch
     known = Schema.known(observed)
     if access is None:
         return None, known, _kept(observed)
-    image, version = image_of(observed.engine.spec, observed.release, running.serving(observed))
+    served = observed.engine.status.image
+    image, version = image_of(
+        observed.engine.spec, observed.release, running.serving(observed), served
+    )
     context = Context(
         engine=observed.engine, image=image, version=version, access=access, data_hash=""
     )
     digest = _digest(observed, access, image)
     phases = _phases(observed, digest)
+    if (given_up := _given_up(observed, phases)) is not None:
+        return None, known, given_up
     expand, _ = phases
-    job = observed.child("Job", expand)
+    job, admit = observed.child("Job", expand), _admitted(observed, known, image)
     if job is None:
-        return None, known, _begin(observed, context, digest, running.oldest_head(observed))
+        return None, known, _begin(observed, context, digest, admit)
+    asked = jobs.argument(job, contract.ADMIT)
     known, report, made = _look(observed, known, job, phases)
     if made is not None:
+        is_gap = any(one.reason is Reason.UPGRADE_REFUSED for one in made.findings)
+        if is_gap and asked != admit:
+            made = _made_again(observed, job, "other releases serve by now, or none")
         return None, known, made
-    head = report.head if report else known.head_of(image)
-    found = (report and report.release) or known.version_of(image)
-    if found is None and _since_end_s(observed, job) < _REPORT_S:
+    is_lost = known.revisions.job not in phases
+    if is_lost and _since_end_s(observed, job) < _REPORT_S:
         return None, known, _awaited(observed, expand)
+    head = report.head if report else known.head_of(image) or known.revisions.target
+    found = (report and report.release) or known.version_of(image)
     cleared = Cleared(image, found or version, expand, head)
     known = known.served(cleared, report)
-    if not known.revisions.waiting and observed.child("Job", phases[1]) is None:
+    # Of one whose report is lost it is not known whether it has left anything.
+    is_left = known.revisions.waiting or (is_lost and asked is not None)
+    if not is_left and observed.child("Job", phases[1]) is None:
         return cleared, known, _done(observed, phases, known)
     return _contract(observed, context, cleared, known, phases)
+
+
+def excluding(observed: Observed, serving: Admitted) -> str | None:
+    """Return the Job that may turn away the release which served, as it has no pods; None if none may."""
+    if not running.is_scaled_down(observed):
+        return None
+    for job in _migrations(observed):
+        is_other = jobs.image(job) != serving.image
+        takes_all = jobs.argument(job, contract.ADMIT) is None
+        if is_other and takes_all and jobs.state(job) is not JobState.FAILED:
+            return str(job["metadata"]["name"])
+    return None
 
 
 def _contract(
@@ -70,9 +95,13 @@ def _contract(
     done, name = _done(observed, phases, known), phases[1]
     job = observed.child("Job", name)
     if job is None:
-        first = known.revisions.waiting[0].partition(" ")[0]
-        if not running.runs_only(observed, context.image):
-            message = f"{first} waits until the pods of earlier releases are gone"
+        if not (running.runs_only(observed, context.image) and _has_served(observed)):
+            waiting = known.revisions.waiting
+            left = waiting[0].partition(" ")[0] if waiting else "what may be left to migrate"
+            message = (
+                f"{left} waits until the pods of earlier releases are gone, and those of"
+                f" {cleared.version} take requests"
+            )
             waits = Finding(Type.SCHEMA_MIGRATED, TRUE, Reason.CONTRACT_PENDING, message)
             return cleared, known, _without_migrated(done) | Step(findings=[waits])
         made: Step | None = _begin(observed, context, name.rpartition("-")[2], None)
@@ -88,6 +117,13 @@ def _contract(
         for one in made.findings
     ]
     return cleared, known, _without_migrated(done) | structs.replace(made, findings=calm)
+
+
+def _has_served(observed: Observed) -> bool:
+    """Tell whether the release that serves can: before that, nobody takes away the way back."""
+    active = running.active_deployment(observed)
+    is_available = active is not None and running.available(observed, active).status is TRUE
+    return is_available or observed.engine.spec.suspended
 
 
 def _without_migrated(done: Step) -> Step:
@@ -113,6 +149,18 @@ def _look(
     if known.revisions.exit_code is None and _since_end_s(observed, job) < _REPORT_S:
         return known, report, _awaited(observed, name)
     return known, report, _failed(observed, job, report, ending, known)
+
+
+def _admitted(observed: Observed, known: Schema, image: str) -> str | None:
+    """Return the schema of the oldest release beside which a Job migrates; None when none serves.
+
+    An image that serves needs no step that the database would turn any release away with. Those are left to
+    a Job of their own, which may wait or fail without that a new password, say, waits with it.
+    """
+    oldest = running.oldest_head(observed)
+    if oldest and running.runs_only(observed, image):
+        return min(oldest, known.revisions.oldest_release or oldest)
+    return oldest
 
 
 def _digest(observed: Observed, access: Access, image: str) -> str:
@@ -150,6 +198,24 @@ def _awaited(observed: Observed, name: str) -> Step:
     return _kept(observed) | Step(
         findings=_findings(Reason.MIGRATION_RUNNING, message), look_again_s=1.0
     )
+
+
+def _given_up(observed: Observed, phases: Sequence[str]) -> Step | None:
+    """Delete Jobs for something else that cannot begin, as nothing else could until their time is over.
+
+    Should one begin at that very moment, the lock of the database keeps them apart.
+    """
+    given_up = [
+        Ref("Job", name)
+        for job in _migrations(observed)
+        if (name := job["metadata"]["name"]) not in phases
+        and jobs.cannot_begin(job, jobs.pods_of(observed, name))
+    ]
+    if not given_up:
+        return None
+    kept = [ref for ref in _kept(observed).kept if ref not in given_up]
+    message = f"the Job {given_up[0].name} could not begin, and is wanted no more"
+    return Step(kept=kept, deleted=given_up, findings=_findings(Reason.MIGRATION_PENDING, message))
 
 
 def _overtaken(observed: Observed, job: Live, phases: Sequence[str]) -> Step | None:
@@ -254,10 +320,12 @@ def _failed(
             f" {names.APPROVE_PLAN}={plan_hash}, or with `kubectl picopay approve {observed.name}`"
         )
         return kept | Step(findings=_findings(Reason.APPROVAL_PENDING, message))
+    if report is None and known.revisions.job == name and (told := _refused_before(observed)):
+        return kept | Step(findings=[told])
     if report and report.code == contract.SCHEMA_AHEAD:
         return kept | Step(findings=[known.refused(report)])
     if report and report.code == contract.SCHEMA_GAP:
-        return _gap(observed, job, report)
+        return _gap(observed, report)
     trouble = jobs.trouble(jobs.pods_of(observed, name))
     why = _said(ending) or (trouble and trouble.message) or _job_says(job)
     message = (
@@ -268,10 +336,20 @@ def _failed(
     return kept | Step(findings=[failed])
 
 
-def _gap(observed: Observed, job: Live, report: MigrationReport) -> Step:
+def _refused_before(observed: Observed) -> Finding | None:
+    """Return the refusal of a Job whose report was seen and has gone with its pod."""
+    for one in observed.engine.status.conditions:
+        if one.reason in {Reason.ROLLBACK_REFUSED, Reason.UPGRADE_REFUSED} and (
+            one.type == Type.SCHEMA_COMPATIBLE
+        ):
+            return Finding(
+                Type.SCHEMA_COMPATIBLE, FALSE, Reason(one.reason), one.message, stalled=True
+            )
+    return None
+
+
+def _gap(observed: Observed, report: MigrationReport) -> Step:
     """Refuse a release that cannot serve beside the one that does, as long as that does."""
-    if running.oldest_head(observed) is None:
-        return _made_again(observed, job, "no other release serves any more")
     message = f"{report.detail}; spec.suspended ends its pods"
     refused = Finding(Type.SCHEMA_COMPATIBLE, FALSE, Reason.UPGRADE_REFUSED, message, stalled=True)
     return _kept(observed) | Step(findings=[refused])

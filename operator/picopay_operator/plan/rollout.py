@@ -122,10 +122,11 @@ def _take_over(
 ) -> Step:
     """Bring the wanted Deployment up beside the active one, and switch when it may."""
     target = wanted["metadata"]["name"]
-    old = Ref("Deployment", active)
-    beside = Step(wanted=[wanted], kept=[old])
     live = observed.child("Deployment", active) or {"metadata": {}}
     served = live["metadata"].get("labels", {}).get(names.REVISION_LABEL)
+    beside = Step(wanted=[wanted], kept=[Ref("Deployment", active)]) | _looked_after(
+        observed, served
+    )
     still = Step(wanted=[_service(observed, context, served, active)])
     progress = _progress(observed, context, wanted)
     if progress.reason is Reason.DEADLINE_EXCEEDED or progress.stalled:
@@ -152,6 +153,18 @@ def _take_over(
     return beside | checked | Step(wanted=[service], findings=[found])
 
 
+def _looked_after(observed: Observed, revision: str | None) -> Step:
+    """Repair the Deployment that still serves, maybe for days, and give it as many pods as are asked for."""
+    live, before = running.active(observed), running.serving(observed)
+    if live is None or before is None:
+        return Step()
+    name = live["metadata"]["name"]
+    made = _deployment(observed, before, name, revision, running.cleared(observed))
+    if live["spec"].get("paused"):  # a rollout within it that was stopped does not go on by itself
+        made["spec"]["paused"] = True
+    return Step(wanted=[made] if made["metadata"]["name"] == name else [])
+
+
 def _service(observed: Observed, context: Context, revision: str | None, target: str) -> Manifest:
     """Return the Service, with a note of where it leads and since when."""
     service = api.service(context, revision)
@@ -168,7 +181,10 @@ def _retire(observed: Observed, active: str, target: str) -> Step:
     """Delete Deployments that nothing leads to any more, once nobody is likely to go back to them."""
     service = observed.child("Service", names.api(observed.name))
     annotations = (service or {}).get("metadata", {}).get("annotations", {})
-    delay = timedelta(seconds=observed.engine.spec.rollout.blue_green.scale_down_delay_seconds)
+    spec = observed.engine.spec
+    delay = timedelta(seconds=spec.rollout.blue_green.scale_down_delay_seconds)
+    if spec.suspended:  # no pods are to run, and so there is nothing to go back to in a hurry
+        delay = timedelta()
     retired = Step()
     for one in running.api_deployments(observed):
         name = one["metadata"]["name"]

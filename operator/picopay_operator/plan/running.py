@@ -79,7 +79,8 @@ def oldest_head(observed: Observed) -> str | None:
 
     Of a release of which nothing is known it is assumed that it admits no change at all.
     """
-    if observed.engine.spec.suspended and not any(_pods_that_serve(observed)):
+    is_empty = is_scaled_down(observed) and not any(_pods_that_serve(observed))
+    if observed.engine.spec.suspended and is_empty:
         return None
     heads = {one.image: one.head for one in observed.engine.status.releases}
     for one in api_deployments(observed):
@@ -88,10 +89,20 @@ def oldest_head(observed: Observed) -> str | None:
     return min((heads.get(image, "") for image in _images(observed)), default=None)
 
 
-def _images(observed: Observed) -> Iterator[str]:
-    there = [one["spec"]["template"] for one in api_deployments(observed)]
+def is_scaled_down(observed: Observed) -> bool:
+    """Tell whether no Deployment is to have pods."""
+    return not any(one["spec"].get("replicas", 1) for one in _deployments(observed))
+
+
+def _deployments(observed: Observed) -> list[Live]:
+    there = api_deployments(observed)
     if server := observed.child("Deployment", names.worker(observed.name)):
-        there.append(server["spec"]["template"])
+        there.append(server)
+    return there
+
+
+def _images(observed: Observed) -> Iterator[str]:
+    there = [one["spec"]["template"] for one in _deployments(observed)]
     for one in (*there, *_pods_that_serve(observed)):
         yield one["metadata"].get("annotations", {}).get(names.IMAGE, "")
 

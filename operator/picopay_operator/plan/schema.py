@@ -48,24 +48,31 @@ class Schema(NamedTuple):
 
         `phases` are the Jobs of one image: what one of them has told, the silence of another does not undo.
         """
-        name, attempts = job["metadata"]["name"], jobs.failures(job)
+        name, attempts, before = job["metadata"]["name"], jobs.failures(job), self.revisions
+        is_known, is_done = before.job in phases, jobs.state(job) is jobs.JobState.COMPLETE
+        if is_done and (name, before.job) == tuple(phases):
+            return self  # what came after it has told more
         if report is None:
-            if self.revisions.job == name:
-                return self._replace(revisions=structs.replace(self.revisions, attempts=attempts))
-            if self.revisions.job in phases and jobs.state(job) is jobs.JobState.COMPLETE:
+            if before.job == name:
+                return self._replace(revisions=structs.replace(before, attempts=attempts))
+            if is_known and is_done:
                 return self
-            current = self.revisions.current
-            revisions = Revisions(current=current, attempts=attempts, exit_code=ending.exit_code)
+            known = structs.replace(before, plan=[], plan_hash=None, seconds=None)
+            if not is_known:
+                known = Revisions(current=before.current, oldest_release=before.oldest_release)
+            revisions = structs.replace(known, attempts=attempts, exit_code=ending.exit_code)
             return self._replace(revisions=revisions)
-        waits = report.exit_code == ExitCode.HELD
+        is_held = report.exit_code == ExitCode.HELD
+        is_reached = report.connections_max is not None
         revisions = Revisions(
-            current=report.current,
+            current=report.current if is_reached else before.current,
             target=report.head,
             min_compatible=report.min_compatible,
-            oldest_release=report.oldest_release,
-            plan=_titles(report.steps) if waits else [],
-            plan_hash=report.plan_hash if waits else None,
-            waiting=_titles(report.waiting),
+            oldest_release=report.oldest_release if is_reached else before.oldest_release,
+            plan=_titles(report.steps) if is_held else [],
+            plan_hash=report.plan_hash if is_held else None,
+            # What one leaves to the next waits until that has succeeded.
+            waiting=before.waiting if is_known and not report.ok else _titles(report.waiting),
             attempts=attempts,
             seconds=_seconds(job),
             job=name,

@@ -74,7 +74,8 @@ def check(observed: Observed, context: Context, occasion: str) -> tuple[Verdict,
     name = names.check(observed.name, digest)
     live = observed.child("Job", name)
     if live is None:
-        found = _ledger(Reason.CHECK_RUNNING, "the money is checked before anything goes on")
+        message = f"the Job {name} checks the money before anything goes on"
+        found = _ledger(Reason.CHECK_RUNNING, message)
         return Verdict.UNKNOWN, Step(wanted=[manifests.check(context, digest)], findings=[found])
     kept = Step(kept=[Ref("Job", name)])
     match jobs.state(live):
@@ -82,7 +83,9 @@ def check(observed: Observed, context: Context, occasion: str) -> tuple[Verdict,
             sound = Finding(Type.LEDGER_SOUND, TRUE, Reason.SOUND, "every ledger adds up")
             return Verdict.SOUND, kept | Step(findings=[sound])
         case JobState.RUNNING:
-            found = _ledger(Reason.CHECK_RUNNING, f"the Job {name} is running")
+            trouble = jobs.trouble(jobs.pods_of(observed, name))
+            message = trouble.message if trouble else f"the Job {name} is running"
+            found = _ledger(Reason.CHECK_RUNNING, message)
             return Verdict.UNKNOWN, kept | Step(findings=[found])
         case JobState.FAILED:
             return _failed_check(observed, live)
@@ -95,7 +98,8 @@ def _failed_check(observed: Observed, live: jobs.Live) -> tuple[Verdict, Step]:
     exit_code = report.exit_code if report else ending.exit_code
     said = (report and report.detail) or jobs.tail(ending.message)
     if (tried := _again(observed, live, exit_code)) is not None:
-        found = [_ledger(Reason.CHECK_RUNNING, f"the money could not be checked yet: {said}")]
+        message = f"the Job {name} could not check the money yet: {said}"
+        found = [_ledger(Reason.CHECK_RUNNING, message)]
         if exit_code == ExitCode.UNAVAILABLE:
             found.append(unreachable(said))
         return Verdict.UNKNOWN, tried | Step(findings=found)
@@ -120,10 +124,16 @@ def _failed_check(observed: Observed, live: jobs.Live) -> tuple[Verdict, Step]:
 
 
 def is_open(observed: Observed, context: Context, occasion: str) -> bool:
-    """Tell whether a check that has begun has not found the money sound (yet)."""
+    """Tell whether a check that has begun has not found the money sound (yet), though its Job be gone."""
     name = names.check(observed.name, _check_digest(context, occasion))
-    live = observed.child("Job", name)
-    return live is not None and jobs.state(live) is not JobState.COMPLETE
+    if (live := observed.child("Job", name)) is not None:
+        return jobs.state(live) is not JobState.COMPLETE
+    if observed.engine.metadata.annotations.get(names.ACCEPT_FINDINGS) == name:
+        return False  # it is settled
+    return any(
+        one.type == Type.LEDGER_SOUND and one.status is FALSE and name in one.message
+        for one in observed.engine.status.conditions
+    )
 
 
 def reach(observed: Observed, context: Context, since: datetime) -> Step:
