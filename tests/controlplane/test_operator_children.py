@@ -12,6 +12,7 @@ from picopay_operator.cache import Key
 from picopay_operator.conditions import Type
 from picopay_operator.resources import CHILDREN, OPTIONAL, RESOURCES, Ref
 from support.controlplane.api_server import ApiServer, Manifest, RefusedError
+from support.controlplane.engine import EVERY_KIND
 from support.controlplane.operating import NAME, Case, operating
 from support.controlplane.plugin import foreign_kinds_served
 from support.controlplane.servers import ControlPlane
@@ -19,18 +20,7 @@ from support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("definition")
 
-_EVERYTHING: Manifest = {
-    "database": {"secretRef": None, "postgres": {}},
-    "autoscaling": {"maxReplicas": 4},
-    "ingress": {"host": "pay.example.com"},
-    "networkPolicy": {"enabled": True},
-    "httpRoute": {"parentRefs": [{"name": "public"}], "hostnames": ["api.example.com"]},
-    "monitoring": {
-        "serviceMonitor": {"enabled": True},
-        "prometheusRule": {"enabled": True},
-        "dashboard": {"enabled": True},
-    },
-}
+_EVERYTHING: Manifest = {**EVERY_KIND, "database": {"secretRef": None, "postgres": {}}}
 _CHANGES: dict[str, tuple[tuple[str, ...], Any]] = {
     "Deployment": (("spec", "template", "spec", "automountServiceAccountToken"), True),
     "StatefulSet": (("spec", "template", "spec", "enableServiceLinks"), True),

@@ -8,6 +8,7 @@ import pytest
 from picopay_operator import names
 from picopay_operator.conditions import Type
 from support.controlplane.api_server import ApiServer, Manifest
+from support.controlplane.engine import EVERY_KIND
 from support.controlplane.operating import NAME, Case
 from support.controlplane.player import Player
 from support.controlplane.rights import ACCOUNT, granted
@@ -19,17 +20,7 @@ pytestmark = pytest.mark.usefixtures("definition", "player")
 _SPECS: dict[str, Manifest] = {
     "external": {},
     "own": {"database": {"secretRef": None, "postgres": {}}},
-    "everything": {
-        "autoscaling": {"maxReplicas": 4},
-        "ingress": {"host": "pay.example.com"},
-        "networkPolicy": {"enabled": True},
-        "httpRoute": {"parentRefs": [{"name": "public"}], "hostnames": ["api.example.com"]},
-        "monitoring": {
-            "serviceMonitor": {"enabled": True},
-            "prometheusRule": {"enabled": True},
-            "dashboard": {"enabled": True},
-        },
-    },
+    "everything": EVERY_KIND,
 }
 
 

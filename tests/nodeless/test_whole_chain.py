@@ -61,6 +61,17 @@ async def audited(url: DatabaseUrl) -> None:
         assert await audit_everything(database, lambda _: None) == []
 
 
+async def open_shop(case: Nodeless, url: DatabaseUrl) -> str:
+    """Have an engine of two pods serve, with an account to pay to; return its administrator's key."""
+    await case.database(url)
+    await case.apply(TWO)
+    await case.ready()
+    secret = await case.admin_key()
+    async with case.client(secret) as client:
+        await make_shop(client)
+    return secret
+
+
 @asynccontextmanager
 async def payments_going_on(case: Nodeless, secret: str) -> AsyncIterator[Customers]:
     """Have customers pay through the Service until the end of the block; not one request is refused."""
@@ -95,12 +106,7 @@ async def test_a_new_version_comes_in_and_nobody_notices(
     case: Nodeless, empty_database_url: DatabaseUrl
 ) -> None:
     case.kubelet.images[NEXT] = image_of(NEXT, schema.FOLDER)
-    await case.database(empty_database_url)
-    await case.apply(TWO)
-    await case.ready()
-    secret = await case.admin_key()
-    async with case.client(secret) as client:
-        await make_shop(client)
+    secret = await open_shop(case, empty_database_url)
     async with payments_going_on(case, secret) as customers:
         await case.apply({**TWO, "version": NEXT})
         await case.ready()
@@ -119,12 +125,7 @@ async def test_what_turns_a_release_away_comes_after_its_last_pod(
     release.add("CREATE TABLE picopay.more (id uuid)")
     release.add("DROP TABLE picopay.more", admits_older=False)
     case.kubelet.images[NEXT] = image_of(NEXT, release.folder)
-    await case.database(empty_database_url)
-    await case.apply(TWO)
-    await case.ready()
-    secret = await case.admin_key()
-    async with case.client(secret) as client:
-        await make_shop(client)
+    secret = await open_shop(case, empty_database_url)
     async with payments_going_on(case, secret):
         await case.apply({**TWO, "version": NEXT})
         await case.only_pods_of(NEXT)

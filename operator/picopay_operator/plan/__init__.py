@@ -69,7 +69,11 @@ def plan(observed: Observed) -> Plan:
     cleared, schema, to_migrate = migration.step(observed, access)
     made = secrets.step(observed) | to_database | to_migrate | _run(observed, access, cleared)
     made |= Step(
-        findings=[_paused(observed), budget.finding(observed.engine.spec, schema.connections_max)]
+        findings=[
+            _paused(observed),
+            budget.finding(observed.engine.spec, schema.connections_max),
+            upkeep.not_needed(),  # unless something above has looked
+        ]
     )
     return _concluded(observed, made, schema)
 
@@ -78,8 +82,8 @@ def _run(observed: Observed, access: Access | None, cleared: Cleared | None) -> 
     """Run what may run: what is wanted where it was cleared and checked, else what runs already."""
     engine, serving = observed.engine, running.serving(observed)
     version = (serving and serving.version) or image_of(engine.spec, observed.release, None)[1]
-    made, verdict = Step(findings=[upkeep.not_needed()]), Verdict.UNKNOWN
-    made |= exposure.policies(engine, version, access, serving.access if serving else None)
+    verdict = Verdict.UNKNOWN
+    made = exposure.policies(engine, version, access, serving.access if serving else None)
     if cleared and access:
         data_hash = secrets.data_hash(observed, access)
         if serving and not secrets.are_there(observed):

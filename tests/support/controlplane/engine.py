@@ -12,6 +12,19 @@ from support.controlplane.api_server import ApiServer, Manifest, RefusedError
 SMALLEST: Manifest = {"database": {"secretRef": {"name": "picopay-secrets"}}}
 """Three lines of YAML."""
 
+EVERY_KIND: Manifest = {
+    "autoscaling": {"maxReplicas": 4},
+    "ingress": {"host": "pay.example.com"},
+    "networkPolicy": {"enabled": True},
+    "httpRoute": {"parentRefs": [{"name": "public"}], "hostnames": ["api.example.com"]},
+    "monitoring": {
+        "serviceMonitor": {"enabled": True},
+        "prometheusRule": {"enabled": True},
+        "dashboard": {"enabled": True},
+    },
+}
+"""A change by which an object of every kind beside the database's is made."""
+
 
 def engine(spec: Manifest = SMALLEST, name: str = "demo") -> Manifest:
     """Return an engine with a spec."""
