@@ -3,7 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -34,7 +34,8 @@ def answering(answer: bytes, *, pause_s: float = 0, closing: bool = False) -> It
     stopped = threading.Event()
 
     def serve(connection: socket.socket) -> None:
-        with connection:
+        # A client whose time is up goes away in the middle of an answer.
+        with connection, suppress(ConnectionError):
             while connection.recv(4096) and not stopped.wait(pause_s):
                 connection.sendall(answer[:30])
                 connection.sendall(answer[30:])
