@@ -27,18 +27,25 @@ class BuildError(Exception):
     """Go cannot build the programs; the last lines of what it said are the reason."""
 
 
-def build(folder: Path, sources: Path, names: Mapping[str, tuple[str, ...]]) -> None:
+def build(
+    folder: Path,
+    sources: Path,
+    names: Mapping[str, tuple[str, ...]],
+    *,
+    shared: Path | None = None,
+) -> None:
     """Build programs into a folder. What an interrupted build left there is used.
 
     `names` has, for each package of the module in `sources`, what its program is called by. Modules and
-    objects, some 4 GB, are kept apart from the user's own, and deleted when it is done.
+    objects, some 4 GB, are kept apart from the user's own, and deleted when it is done; a folder that several
+    builds share for them is left to the caller.
 
     Raises:
         BuildError: Go says no.
     """
-    scratch = folder / "scratch"
+    scratch = shared or folder / "scratch"
     toolchain = go(scratch / "go")
-    temporary = scratch / "temporary"
+    temporary = folder / "temporary"
     shutil.rmtree(temporary, ignore_errors=True)  # what an interrupted build left is of no use here
     temporary.mkdir(parents=True)
     environment = os.environ | {
@@ -54,7 +61,9 @@ def build(folder: Path, sources: Path, names: Mapping[str, tuple[str, ...]]) -> 
         for name in others:
             (folder / name).unlink(missing_ok=True)
             (folder / name).symlink_to(first)
-    shutil.rmtree(scratch)
+    shutil.rmtree(temporary)
+    if shared is None:
+        shutil.rmtree(scratch)
 
 
 def key(name: str, sources: Path) -> str:

@@ -6,6 +6,7 @@ Called by the fixtures in `plugin.py`, which also run it as a program, and by ha
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from support.controlplane import building, downloads
@@ -14,13 +15,13 @@ from support.controlplane.cache import cache, kept
 NAMES = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 
 
-def programs() -> Path:
-    """Return the folder of the programs.
+def programs(shared: Path | None = None) -> Path:
+    """Return the folder of the programs. `shared` is for `building.build`.
 
     They are looked for in `KUBEBUILDER_ASSETS`, then in the user's cache; then they are fetched where the
     network leads to their releases, else built, which takes some ten minutes.
     """
-    return _assets() or kept(key(), _make)
+    return _assets() or kept(key(), partial(_make, shared=shared))
 
 
 def are_there() -> bool:
@@ -44,7 +45,7 @@ def key() -> str:
     return building.key("control-plane", building.SOURCES)
 
 
-def _make(folder: Path) -> None:
+def _make(folder: Path, shared: Path | None) -> None:
     started_at = time.monotonic()
     kubernetes = building.module_version("k8s.io/kubernetes")
     etcd = building.module_version("go.etcd.io/etcd/server/v3")
@@ -58,7 +59,7 @@ def _make(folder: Path) -> None:
             f"Building {what} from Go modules, once: some ten minutes on two cores, 700 MB to fetch,"
             f" 5 GB of disk meanwhile and 130 MB afterwards, in {folder.parent}"
         )
-        building.build(folder, building.SOURCES, {".": NAMES})
+        building.build(folder, building.SOURCES, {".": NAMES}, shared=shared)
     _say(f"{what} are ready after {time.monotonic() - started_at:.0f} s")
 
 
