@@ -162,6 +162,24 @@ def test_a_cluster_of_data_belongs_to_its_engine_only_if_it_may_go_with_it(
     assert there["spec"]["instances"] == cnpg.INSTANCES
 
 
+@pytest.mark.parametrize("instances", [1, 2, 3])
+def test_a_payment_is_on_a_standby_before_it_is_answered(instances: int) -> None:
+    made = known("cloud_native_pg", database={"cloudNativePG": {"instances": instances}})
+    assert made.spec.database.cloud_native_pg
+    spec = cnpg.cluster(made, made.spec.database.cloud_native_pg, "1.2.3")["spec"]
+    if instances == 1:  # nothing could ever be answered
+        assert "postgresql" not in spec
+    else:
+        assert spec["postgresql"] == {
+            "synchronous": {
+                "method": "any",
+                "number": 1,
+                "dataDurability": "required",
+                "failoverQuorum": True,
+            }
+        }
+
+
 def test_where_the_way_to_each_kind_of_database_is() -> None:
     assert access(known("minimal")).url == SecretKey("demo-postgres", "database-url")
     outside = access(known("everything"))

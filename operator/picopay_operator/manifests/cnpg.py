@@ -18,12 +18,28 @@ RUNTIME_ROLE = "picopay_app"
 """What PicoPay's sessions become. The migration would make it, if the owner could make roles."""
 
 
+SYNCHRONOUS: Manifest = {
+    "method": "any",
+    "number": 1,
+    "dataDurability": "required",
+    "failoverQuorum": True,
+}
+"""A payment is answered when a standby has it, too, and only one that has all payments takes over.
+
+CloudNativePG's own default is asynchronous: with it, a primary that is lost takes answered payments along.
+Without any standby that follows, payments wait, for the same reason."""
+
+
 def cluster(engine: Engine, wanted: CloudNativePG, version: str) -> Manifest:
     """Return the cluster. It owns the data: with `Retain` it does not belong to the engine."""
     storage = wanted.storage or Storage()
     volume: Manifest = {"size": str(storage.size)}
     if storage.class_name:
         volume["storageClass"] = storage.class_name
+    instances = wanted.instances or INSTANCES
+    replication: Manifest = (
+        {"postgresql": {"synchronous": dict(SYNCHRONOUS)}} if instances > 1 else {}
+    )
     return {
         "apiVersion": "postgresql.cnpg.io/v1",
         "kind": "Cluster",
@@ -35,8 +51,9 @@ def cluster(engine: Engine, wanted: CloudNativePG, version: str) -> Manifest:
             owned=engine.spec.deletion_policy is DeletionPolicy.DELETE,
         ),
         "spec": {
-            "instances": wanted.instances or INSTANCES,
+            "instances": instances,
             "storage": volume,
+            **replication,
             "bootstrap": {
                 "initdb": {
                     "database": DATABASE,

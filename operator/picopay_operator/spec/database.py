@@ -126,7 +126,9 @@ class CloudNativePG(Kind, frozen=True):
             Meta(
                 ge=1,
                 le=9,
-                description="Servers of a cluster to be created: the primary and standbys.",
+                description="Servers of a cluster to be created, 3 when it is not given: the primary and"
+                " standbys. A payment is answered when one of the standbys has it, too; with 2, payments"
+                " wait while either of them is away.",
             ),
         ]
         | None
