@@ -11,7 +11,7 @@ from support.journal import Book, opened
 from support.postgres import VERSIONS, Server
 from support.proxy import Proxy, proxied
 
-pytest_plugins = ["support.controlplane.plugin"]
+pytest_plugins = ["support.controlplane.plugin", "support.e2e.plugin"]
 
 # How long an example takes says nothing on a busy machine; the time-out of each test is the bound.
 settings.register_profile("picopay", deadline=None, print_blob=True)

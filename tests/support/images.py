@@ -59,16 +59,21 @@ class Engine:
 
     def make(self, folder: Path, *options: str) -> dict[str, Image]:
         """Make the images with `.ci/images`; put their archives into a folder, and read them."""
+        made = self.make_own(folder, _REPOSITORY, *options)
+        names = {name.partition(":")[0].rpartition("-")[2]: name for name in made}
+        return {program: _read(program, name, folder) for program, name in names.items()}
+
+    def make_own(self, folder: Path, repository: str, *options: str) -> list[str]:
+        """Make the images with `.ci/images`; put their archives into a folder, and return all their names."""
         told = subprocess.run(
             [CHECKOUT / ".ci" / "images", "--save", folder, *options],
-            env={**self._environment, "BUILDER": self._program, "REPOSITORY": _REPOSITORY},
+            env={**self._environment, "BUILDER": self._program, "REPOSITORY": repository},
             stdout=subprocess.PIPE,
             text=True,
             timeout=_BUILD_TIMEOUT_S,
             check=True,
         )
-        names = {name.partition(":")[0].rpartition("-")[2]: name for name in told.stdout.split()}
-        return {program: _read(program, name, folder) for program, name in names.items()}
+        return told.stdout.split()
 
     def make_another(self, name: str, context: Path, archive: Path, base: str) -> None:
         """Write the archive of an image that a folder with a Dockerfile makes; only the archive is left."""

@@ -1,0 +1,74 @@
+"""The operator on a cluster, engines in namespaces of their own, and what is saved when a test fails.
+
+The tests are run one after the other: each may do to the node and to the operator what it likes.
+"""
+
+import re
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from picopay_api import __version__
+from support.e2e import diagnostics
+from support.e2e.installation import Installation
+from support.e2e.kube import Kube
+from support.e2e.plugin import Options, options
+from support.e2e.shop import Shop
+
+_kubes = pytest.StashKey[list[Kube]]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test the time that a small node may need."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here) and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(900))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Save the state of the cluster as a test leaves it that fails, before its fixtures clean up."""
+    report = yield
+    kubes = item.session.stash.get(_kubes, [])
+    if report.failed and kubes:
+        folder = options(item.config).diagnostics / re.sub(r"\W+", "-", item.nodeid)
+        diagnostics.save(kubes, folder)
+        report.sections.append(("diagnostics", f"The state of the cluster is in {folder}."))
+    return report
+
+
+@pytest.fixture(scope="session")
+def chosen(request: pytest.FixtureRequest) -> Options:
+    """Return what was said of the cluster on the command line."""
+    return options(request.config)
+
+
+@pytest.fixture(scope="session")
+def operator(chosen: Options, request: pytest.FixtureRequest) -> Iterator[Installation]:
+    """Install the operator, with a second pod that stands by, in a namespace for restricted pods."""
+    installation = Installation(chosen)
+    installation.demand_room()
+    request.session.stash[_kubes] = [installation.kube]
+    try:
+        installation.kube.make_namespace()
+        installation.install("replicaCount=2")
+        yield installation
+    finally:
+        installation.clear()
+
+
+@pytest.fixture
+def shop(operator: Installation, request: pytest.FixtureRequest) -> Iterator[Shop]:
+    """Return an engine that is not applied yet, in a namespace of its own for restricted pods."""
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:50].strip("-")
+    kube = operator.kube.of(f"e2e-{name}")
+    kube.make_namespace()
+    kubes = request.session.stash[_kubes]
+    kubes.append(kube)
+    yield Shop(kube, f"{operator.api_image}:{__version__}")
+    kubes.remove(kube)
+    kube("delete", "namespace", kube.namespace, "--timeout=3m")
