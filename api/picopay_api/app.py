@@ -37,6 +37,7 @@ def create_app(settings: Settings, *, lean: Sequence[Operation] = LEAN) -> Lites
         async with Engine.open(settings) as engine:
             app.state.engine = engine
             edge.engine = engine
+            engine.stay()
             _log.info(Event.SERVER_STARTED, version=__version__)
             try:
                 yield

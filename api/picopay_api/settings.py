@@ -94,7 +94,7 @@ class Settings(Variables, frozen=True, kw_only=True):
     pool_size: Annotated[
         int,
         Meta(
-            ge=2, le=100, description="Sessions with the database that one process opens at most."
+            ge=2, le=100, description="Sessions with the database that one process opens and keeps."
         ),
     ] = 8
     statement_timeout_ms: Annotated[

@@ -17,6 +17,10 @@ from support.e2e.plugin import Options, options
 from support.e2e.shop import Shop
 
 _kubes = pytest.StashKey[list[Kube]]()
+"""What a test that runs has to do with: the operator's namespace and its own."""
+
+_ending = pytest.StashKey[list[Kube]]()
+"""Namespaces that are about to be gone."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -53,11 +57,15 @@ def operator(chosen: Options, request: pytest.FixtureRequest) -> Iterator[Instal
     installation = Installation(chosen)
     installation.demand_room()
     request.session.stash[_kubes] = [installation.kube]
+    request.session.stash[_ending] = []
     try:
         installation.kube.make_namespace()
         installation.install("replicaCount=2")
         yield installation
     finally:
+        # Engines are let go by the operator.
+        for kube in request.session.stash[_ending]:
+            kube("delete", "namespace", kube.namespace, "--ignore-not-found", "--timeout=3m")
         installation.clear()
 
 
@@ -71,4 +79,6 @@ def shop(operator: Installation, request: pytest.FixtureRequest) -> Iterator[Sho
     kubes.append(kube)
     yield Shop(kube, f"{operator.api_image}:{__version__}")
     kubes.remove(kube)
-    kube("delete", "namespace", kube.namespace, "--timeout=3m")
+    # It takes the better part of a minute, in which the next test can begin.
+    kube("delete", "namespace", kube.namespace, "--wait=false")
+    request.session.stash[_ending].append(kube)

@@ -22,16 +22,19 @@ def test_the_administrators_key_is_rotated_and_the_old_one_goes_on(shop: Shop) -
     shop.sound()
 
 
+@pytest.mark.parametrize("way", ["at once", "by turns"])
 def test_the_password_of_the_database_is_changed_and_no_request_fails(
-    shop: Shop, operator: Installation
+    shop: Shop, operator: Installation, way: str
 ) -> None:
     outside = Outside(shop.kube, operator.options.postgres_image)
     outside.start()
     shop.open(small({"database": {"secretRef": {"name": SECRET}}}))
     before = shop.lives()
     with shop.customer() as customer:
-        # Sessions that there are outlive the old password; pods open all of theirs when they start.
-        outside.change_password("the second one")
+        if way == "at once":  # sessions that there are outlive the password
+            outside.change_password("the second one")
+        else:
+            outside.take_turns("picopay_b", "the other one")
         outside.tell_engine()
         until(lambda: not shop.lives() & before, "pods that know the new password")
         shop.ready()

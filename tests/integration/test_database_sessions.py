@@ -12,8 +12,11 @@ from picopay_api.database_url import DatabaseUrl
 from picopay_api.engine.ids import new_id
 from picopay_api.errors import DatabaseUnavailable, SchemaOutOfRange
 from picopay_api.store.database import Database
+from support.api import served
 from support.journal import Book, opened
 from support.postgres import Server, on_connection
+from support.sql import value
+from support.waiting import eventually
 
 SETTINGS = {
     "role": "picopay_app",
@@ -120,6 +123,36 @@ async def test_a_session_that_began_before_the_role_was_granted_is_not_kept(
             database.refusal = None
             async with database.session() as connection:
                 assert await connection.fetchval("SELECT current_user") == "picopay_app"
+    finally:
+        await as_superuser(
+            server, database_url, f"DROP OWNED BY {role} CASCADE", f"DROP ROLE {role}"
+        )
+
+
+async def test_a_server_outlives_the_password_it_was_started_with(
+    server: Server, database_url: DatabaseUrl
+) -> None:
+    role = f"rotated_{database_url.database}"
+    opened_by_now = f"SELECT count(*) FROM pg_stat_activity WHERE usename = '{role}'"
+    await as_superuser(
+        server, database_url, f"CREATE ROLE {role} LOGIN PASSWORD 'old' IN ROLE picopay_app"
+    )
+    try:
+        old = msgspec.structs.replace(database_url, user=role, password="old")
+        async with served(old, pool_size=6) as api:
+            await api.account("bob")
+
+            async def is_filled() -> bool:
+                # The server's own, and one of the engine by which the test makes keys.
+                return bool(await value(database_url, opened_by_now) >= 7)
+
+            await eventually(is_filled)
+            # Not even the right password would do now.
+            await as_superuser(server, database_url, f"ALTER ROLE {role} NOLOGIN")
+            asked = [api.pay("@world", "@bob", 1) for _ in range(60)]
+            asked += [api.client.get("/v1/accounts") for _ in range(60)]
+            answers = await asyncio.gather(*asked)
+            assert {answer.status_code for answer in answers} == {200, 201}
     finally:
         await as_superuser(
             server, database_url, f"DROP OWNED BY {role} CASCADE", f"DROP ROLE {role}"

@@ -146,8 +146,9 @@ def test_commands_and_options_exist(page: Path) -> None:
 def test_options_named_by_themselves_exist(page: Path) -> None:
     known = {"--help", *chain(*OPTIONS.values())}
     plugin = CHECKOUT / "operator" / "picopay_operator" / "plugin" / "command_line.py"
-    for program in (plugin, *(CHECKOUT / "tests" / "benchmarks").glob("*.py")):
-        known.update(re.findall(r"\"(--[a-z-]+)\"", text(program)))
+    end_to_end = CHECKOUT / "tests" / "support" / "e2e" / "plugin.py"
+    for program in (plugin, end_to_end, *(CHECKOUT / "tests" / "benchmarks").glob("*.py")):
+        known.update(re.findall(r"\"(--[a-z0-9-]+)\"", text(program)))
     shown = {word for _, block in FENCE.findall(text(page)) for word in block.split()}
     for span in spans(page):
         if re.match(r"--[a-z]", span):
@@ -214,7 +215,7 @@ def test_names_between_backticks_are_names_of_the_source(page: Path) -> None:
 
 
 NOT_HERE = (
-    r"\.venv|\.picopay|\.cache|picopay\.io/"  # what only running something makes, and annotations
+    r"\.venv|\.picopay|\.cache|dist/|picopay\.io/"  # what running something makes, and annotations
 )
 
 

@@ -75,6 +75,10 @@ class Engine:
                 watch.cancel()
                 await asyncio.gather(watch, return_exceptions=True)
 
+    def stay(self) -> None:
+        """Open all sessions with the database and keep them: of a process that serves for long."""
+        self.readiness.stay()
+
     def leave(self) -> None:
         """Say from now on that this process is not ready, while it goes on with everything."""
         self.readiness.leave()

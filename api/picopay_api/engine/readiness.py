@@ -30,6 +30,8 @@ class Readiness:
         self._in_range = asyncio.Event()
         self._revision: str | None = None
         self._leaving = False
+        self._staying = False
+        self._filled = False
         self.problem: str | None = "the database has not been looked at yet"
         """Why this process cannot serve, in a sentence; None when it can."""
         self._refuse(DatabaseUnavailable(self.problem))
@@ -77,6 +79,10 @@ class Readiness:
         while True:
             try:
                 await self.check()
+                if self._staying and not self._filled and self.problem is None:
+                    for database in self._databases:
+                        await database.fill()
+                    self._filled = True
             except Exception:  # noqa: BLE001  # the watch must go on
                 _log.exception(Event.UNEXPECTED_ERROR)
                 self._conclude("the schema cannot be read")
@@ -85,6 +91,10 @@ class Readiness:
     async def in_range(self) -> None:
         """Wait until the schema is one that this release knows."""
         await self._in_range.wait()
+
+    def stay(self) -> None:
+        """Have the pools filled as soon as the database can be used: of a process that serves for long."""
+        self._staying = True
 
     def leave(self) -> None:
         """Say from now on that this process is about to end; the pools lend sessions as before."""

@@ -62,6 +62,9 @@ _SESSION = {
     "tcp_user_timeout": "30000",
 }
 
+_FILL_S = 1
+"""How long a session may be waited for that nobody needs yet."""
+
 _ANSWER_S = 1
 """How long the answer of a statement that the server has cancelled may take."""
 
@@ -109,6 +112,7 @@ class Database:
             **arguments,
             min_size=0,
             max_size=size,
+            max_inactive_connection_lifetime=0,  # what is open is kept: see `fill`
             timeout=connect_timeout_s,
             # A statement that outlives the server's own limit has lost its server.
             command_timeout=statement_timeout_ms / 1000 + _ANSWER_S,
@@ -117,6 +121,21 @@ class Database:
             reset=_keep,
         )
         return cls(pool, application_name, connect_timeout_s)
+
+    async def fill(self) -> None:
+        """Open all sessions that the pool may have, as far as the server lets it.
+
+        A session that is open outlives the password it was opened with. One that is opened in the middle of
+        a rush of payments is not only slow: it may be refused.
+        """
+        lent = await asyncio.gather(
+            *(self._pool.acquire(timeout=_FILL_S) for _ in range(self._pool.get_max_size())),
+            return_exceptions=True,
+        )
+        for one in lent:
+            if not isinstance(one, BaseException):
+                await self._pool.release(one)
+        self._observe()
 
     async def renew(self) -> None:
         """Have every session replaced before it is lent again."""

@@ -40,6 +40,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         application_name="picopay-worker",
     )
     readiness = Readiness(database)
+    readiness.stay()
     loops: dict[str, Step] = {
         "sealer": Sealer(database).step,
         "auditor": Auditor(database, settings.audit_interval_s).step,

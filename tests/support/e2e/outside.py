@@ -19,6 +19,7 @@ class Outside:
         """`image` is that of PostgreSQL, without a tag."""
         self._kube = kube
         self._image = f"{image}:{VERSION}"
+        self.user = USER
         self.password = "the first one"
 
     def start(self) -> None:
@@ -30,7 +31,7 @@ class Outside:
     def tell_engine(self) -> None:
         """Put its address into the Secret: to make it and to change it are the same."""
         password = self.password.replace(" ", "%20")
-        address = f"postgresql://{USER}:{password}@{NAME}:{PORT}/{DATABASE}?sslmode=disable"
+        address = f"postgresql://{self.user}:{password}@{NAME}:{PORT}/{DATABASE}?sslmode=disable"
         metadata = {"name": SECRET}
         text = {"database-url": address}
         self._kube.apply(
@@ -49,6 +50,12 @@ class Outside:
         """Give its user another password."""
         self.run(f"ALTER ROLE {USER} PASSWORD '{password}'")
         self.password = password
+
+    def take_turns(self, user: str, password: str) -> None:
+        """Have another role that is the first one by another name; both passwords are valid."""
+        self.run(f"CREATE ROLE {user} LOGIN PASSWORD '{password}' IN ROLE {USER}")
+        self.run(f"ALTER ROLE {user} SET role = '{USER}'")
+        self.user, self.password = user, password
 
     def run(self, statement: str) -> str:
         """Run a statement; return what psql prints."""

@@ -214,11 +214,11 @@ class Shop:
         found = self.kube.list("pod", ",".join(f"{key}={value}" for key, value in labels.items()))
         return [one for one in found if "deletionTimestamp" not in one["metadata"]]
 
-    def lives(self) -> set[tuple[str, int]]:
-        """Return the containers of all pods of the engine: each start of one is something else."""
+    def lives(self, *components: Component) -> set[tuple[str, int]]:
+        """Return the containers of pods of some kinds, or of all: each start of one is something else."""
         return {
             (one["metadata"]["uid"], status["restartCount"])
-            for component in (Component.API, Component.WORKER, Component.DATABASE)
+            for component in components or (Component.API, Component.WORKER, Component.DATABASE)
             for one in self.pods(component)
             for status in one["status"]["containerStatuses"]
         }
