@@ -26,7 +26,7 @@ KUBECONFIG = FOLDER / "kubeconfig"
 
 _START_TIMEOUT_S = 600
 _LOAD_TIMEOUT_S = 600
-_ADD_TIMEOUT_S = 300
+_ADD_TIMEOUT_S = _KUBECTL_TIMEOUT_S = 300
 _LINES_SHOWN = 30
 
 
@@ -48,7 +48,7 @@ def up(images: Sequence[Path], wanted: Sequence[str] = ()) -> None:
     with building.scratch() as shared:
         found = all_programs(shared)
         folders = {name: addons.made(name, shared) for name in wanted}
-    kubectl = program("kubectl")
+    client = program("kubectl")
     started_at = time.monotonic()
     try:
         _start(found)
@@ -59,7 +59,7 @@ def up(images: Sequence[Path], wanted: Sequence[str] = ()) -> None:
         ground.clear()  # its logs stay
         raise
     _say(f"The cluster is up after {time.monotonic() - started_at:.0f} s.")
-    _say(f"Next: export KUBECONFIG={KUBECONFIG}; {kubectl} get nodes")
+    _say(f"Next: export KUBECONFIG={KUBECONFIG}; {client} get nodes")
 
 
 def load(images: Sequence[Path]) -> None:
@@ -88,6 +88,27 @@ def load(images: Sequence[Path]) -> None:
             raise ClusterError(f"{archive} cannot be loaded: {done.stdout}")
         for name in archives.names(archive):
             _say(f"The node has {name}")
+
+
+def kubectl(*words: str, given: str = "", folder: Path | None = None) -> str:
+    """Run kubectl as an administrator, with some input, in a folder; return what it prints.
+
+    Raises:
+        ClusterError: it ends with an error.
+    """
+    ended = subprocess.run(
+        [program("kubectl"), *words],
+        cwd=folder,
+        env=os.environ | {"KUBECONFIG": str(KUBECONFIG), "KUBECACHEDIR": str(FOLDER / "kubectl")},
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=_KUBECTL_TIMEOUT_S,
+        check=False,
+    )
+    if ended.returncode:
+        raise ClusterError(f"kubectl {' '.join(words)}: {ended.stderr}")
+    return ended.stdout
 
 
 def down() -> None:
@@ -130,26 +151,15 @@ def _add(name: str, folder: Path) -> None:
     load(sorted(folder.glob("*.tar")))
     deadline = time.monotonic() + _ADD_TIMEOUT_S
     for step in addons.ADDONS[name].steps:
-        while told := _refused(folder, step):
-            if time.monotonic() > deadline:
-                raise ClusterError(f"{name} does not work: kubectl {' '.join(step)}: {told}")
+        while True:
+            try:
+                kubectl(*step, folder=folder)
+                break
+            except ClusterError:
+                if time.monotonic() > deadline:
+                    raise
             time.sleep(0.5)
     _say(f"The cluster has {addons.ADDONS[name].brings}")
-
-
-def _refused(folder: Path, step: Sequence[str]) -> str:
-    """Run kubectl in a folder; return why it failed, or nothing."""
-    ended = subprocess.run(
-        [program("kubectl"), *step],
-        cwd=folder,
-        env=os.environ | {"KUBECONFIG": str(KUBECONFIG), "KUBECACHEDIR": str(FOLDER / "kubectl")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=_ADD_TIMEOUT_S,
-        check=False,
-    )
-    return ended.stdout if ended.returncode else ""
 
 
 def _say(line: str) -> None:
