@@ -1,8 +1,8 @@
 """What a cluster can have beside Kubernetes itself, of what PicoPay works with: a table of add-ons.
 
-Used by `cluster.py`. An add-on is a folder of the user's cache, made once: archives of images, manifests of
-what runs from them, and commands of kubectl that put them into a cluster. Programs are what their projects
-have released: built from Go modules or taken from a wheel, and held to their checksums.
+Used by `cluster.py`. An add-on is commands of kubectl, and a folder of the user's cache that is made once:
+archives of images, and manifests that its project has released. Programs are built from Go modules or taken
+from a wheel, and all is held to its checksums.
 """
 
 import shutil
@@ -16,9 +16,11 @@ from support.cluster import archives
 from support.controlplane import building, foreign, modules, wheels
 from support.controlplane.cache import kept
 
-_SOURCES = Path(__file__).parent / "addons"
+MANIFESTS = Path(__file__).parent / "addons"
+"""Our own, by the names of add-ons; beside them, in `go`, which module a program is built from."""
+
 _GATEWAY_KINDS = foreign.GATEWAY_API._replace(files=("config/crd/standard/*.yaml",))
-_METRICS_SERVER = "sigs.k8s.io/metrics-server"
+_METRICS_SERVER = "sigs.k8s.io/metrics-server/cmd/metrics-server"
 _CLOUDNATIVEPG = "github.com/cloudnative-pg/cloudnative-pg"
 _USER = 65_532
 """Whom programs run as: nobody's number on most machines."""
@@ -31,9 +33,10 @@ class Addon(NamedTuple):
     make: Callable[[Path, Path], None]
     """Fills its folder; the other one is for `building.build`."""
     steps: tuple[tuple[str, ...], ...]
-    """Commands of kubectl, in its folder. Each may fail until the cluster is ready for it."""
+    """Commands of kubectl, beside our manifests; `{made}` is its folder of the cache. Each may fail until the
+    cluster is ready for it."""
     pins: str = ""
-    """Which releases it is made of, if files in its folder of `addons/` do not say it."""
+    """Which releases it is made of, if no go.sum says it."""
 
 
 def made(name: str, shared: Path) -> Path:
@@ -43,16 +46,16 @@ def made(name: str, shared: Path) -> Path:
     def make(folder: Path) -> None:
         started_at = time.monotonic()
         _say(f"Making {addon.brings} for clusters once, in {folder.parent}")
-        shutil.copytree(_SOURCES / name, folder, dirs_exist_ok=True)
         addon.make(folder, shared)
         _say(f"Made after {time.monotonic() - started_at:.0f} s")
 
-    return kept(building.key(name, _SOURCES / name, addon.pins), make)
+    return kept(building.key(name, MANIFESTS / name / "go", addon.pins), make)
 
 
 def _metrics(folder: Path, shared: Path) -> None:
-    package = f"{_METRICS_SERVER}/cmd/metrics-server"
-    _built(folder, shared, package, "metrics-server", "localhost/metrics-server:1")
+    sources = MANIFESTS / "metrics" / "go"
+    building.build(folder, sources, {_METRICS_SERVER: ("metrics-server",)}, shared=shared)
+    _packed(folder / "metrics-server", "localhost/metrics-server:1")
 
 
 def _ingress(folder: Path, _shared: Path) -> None:
@@ -60,29 +63,29 @@ def _ingress(folder: Path, _shared: Path) -> None:
     definitions.mkdir(exist_ok=True)
     modules.fetching([_GATEWAY_KINDS])(definitions)
     wheel = wheels.installed("traefik", folder / "wheel")
-    archive = folder / "traefik.tar"
-    archives.of_program(wheel / "bin" / "traefik", "localhost/traefik:1", _USER, archive)
+    program = (wheel / "bin" / "traefik").rename(folder / "traefik")
     shutil.rmtree(wheel)
+    _packed(program, "localhost/traefik:1")
 
 
 def _cloudnativepg(folder: Path, shared: Path) -> None:
     """Make the operator's image under its real name, which its release asks for and gives to its pods."""
-    version = building.module_version(_CLOUDNATIVEPG, folder).removeprefix("v")
-    name = f"ghcr.io/cloudnative-pg/cloudnative-pg:{version}"
+    sources = MANIFESTS / "cloudnativepg" / "go"
+    version = building.module_version(_CLOUDNATIVEPG, sources).removeprefix("v")
+    building.build(folder, sources, {f"{_CLOUDNATIVEPG}/cmd/manager": ("manager",)}, shared=shared)
     # It looks there for itself, in order to give itself to the pods of databases.
     link = f"operator/manager_{archives.architecture()}"
-    _built(folder, shared, f"{_CLOUDNATIVEPG}/cmd/manager", "manager", name, link)
-    released = building.module_folder(_CLOUDNATIVEPG, folder, shared) / "releases"
+    _packed(folder / "manager", f"ghcr.io/cloudnative-pg/cloudnative-pg:{version}", link)
+    released = building.module_folder(_CLOUDNATIVEPG, sources, shared) / "releases"
     manifest = (released / f"cnpg-{version}.yaml").read_text(encoding="utf-8")
     manifest = manifest.replace("imagePullPolicy: Always", "imagePullPolicy: IfNotPresent")
     (folder / "operator.yaml").write_text(manifest, encoding="utf-8")
 
 
-def _built(folder: Path, shared: Path, package: str, program: str, name: str, *links: str) -> None:
-    """Build a program from the module whose go.mod is in the folder, and make its image."""
-    building.build(folder, folder, {package: (program,)}, shared=shared)
-    archives.of_program(folder / program, name, _USER, folder / f"{program}.tar", *links)
-    (folder / program).unlink()
+def _packed(program: Path, name: str, *links: str) -> None:
+    """Put an archive of a program's image in its place."""
+    archives.of_program(program, name, _USER, program.with_name(f"{program.name}.tar"), *links)
+    program.unlink()
 
 
 def _say(line: str) -> None:
@@ -101,7 +104,7 @@ ADDONS = {
         brings="traefik and the kinds of the Gateway API",
         make=_ingress,
         steps=(
-            (*_APPLY, "definitions"),
+            (*_APPLY, "{made}/definitions"),
             (*_APPLY, "ingress.yaml"),
             ("wait", "--for=condition=Programmed", "--namespace=ingress", "gateway/traefik"),
         ),
@@ -111,7 +114,10 @@ ADDONS = {
         brings="CloudNativePG's operator",
         make=_cloudnativepg,
         # Its webhooks answer a while after it is ready: they are asked about something.
-        steps=((*_APPLY, "operator.yaml"), ("create", "--dry-run=server", "-f", "probe.yaml")),
+        steps=(
+            (*_APPLY, "{made}/operator.yaml"),
+            ("create", "--dry-run=server", "--filename", "probe.yaml"),
+        ),
     ),
 }
 """By the names that `make cluster-up` takes."""

@@ -151,9 +151,10 @@ def _add(name: str, folder: Path) -> None:
     load(sorted(folder.glob("*.tar")))
     deadline = time.monotonic() + _ADD_TIMEOUT_S
     for step in addons.ADDONS[name].steps:
+        words = [word.format(made=folder) for word in step]
         while True:
             try:
-                kubectl(*step, folder=folder)
+                kubectl(*words, folder=addons.MANIFESTS / name)
                 break
             except ClusterError:
                 if time.monotonic() > deadline:
