@@ -48,7 +48,7 @@ images: $(READY) ## Make both container images (ARGS="--save FOLDER": archives, 
 images-test: $(READY) ## Make both images, look into them, and run them (BASE=IMAGE: another base).
 	@BASE="$(BASE)" exec $(RUN)pytest tests/images $(ARGS)
 
-cluster-up: $(READY) ## Start Kubernetes with one node on this machine; needs root (ARGS="ARCHIVE…": with images).
+cluster-up: $(READY) ## Start Kubernetes with one node on this machine; needs root (ARGS="ARCHIVE… --with ADD-ON": with more).
 	@$(CLUSTER) up $(ARGS)
 
 cluster-load: $(READY) ## Give that node images, from archives (ARGS="ARCHIVE…").

@@ -8,6 +8,7 @@ import pytest
 from support.cluster import ground
 from support.cluster.cluster import down
 from support.cluster.programs import all_programs, check_machine
+from support.controlplane import building
 from support.controlplane.cache import cache
 
 
@@ -15,7 +16,8 @@ from support.controlplane.cache import cache
 def _machine() -> None:
     """See to it that there can be a cluster. Programs that are not there are built, which takes minutes."""
     check_machine()
-    all_programs()
+    with building.scratch() as shared:
+        all_programs(shared)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +15,11 @@ import yaml
 
 from picopay_operator import names
 from picopay_operator.manifests import postgres
-from support.cluster.cluster import KUBECONFIG, down, load, up
+from support.cluster import cluster
+from support.cluster.cluster import down, load, up
 from support.cluster.postgres_image import REPOSITORY, STAND_IN_BASE, postgres_image
 from support.engines import known
 from support.images import Engine
-from support.kube_tools import program
 
 pytestmark = pytest.mark.timeout(1_800)  # the first test may have to wait for programs to be built
 
@@ -76,17 +75,7 @@ def _cluster(
 
 
 def kubectl(*words: str, given: str = "") -> str:
-    ended = subprocess.run(
-        [program("kubectl"), "--namespace", NAMESPACE, *words],
-        env=os.environ | {"KUBECONFIG": str(KUBECONFIG)},
-        input=given,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S + 10,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout
+    return cluster.kubectl("--namespace", NAMESPACE, *words, given=given)
 
 
 def apply(*manifests: Any) -> None:

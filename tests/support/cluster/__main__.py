@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from support.cluster.addons import ADDONS
 from support.cluster.cluster import ClusterError, down, load, up
 from support.cluster.programs import UnsuitedError
 
@@ -17,12 +18,21 @@ def main() -> None:
     for name in ("up", "load"):
         command = commands.add_parser(name)
         command.add_argument("images", nargs="*", type=Path, help="archives of images")
+        if name == "up":
+            command.add_argument(
+                "--with",
+                dest="addons",
+                action="append",
+                default=[],
+                choices=sorted(ADDONS),
+                help="give it an add-on; may be said for several",
+            )
     commands.add_parser("down")
     chosen = parser.parse_args()
     try:
         match chosen.command:
             case "up":
-                up(chosen.images)
+                up(chosen.images, chosen.addons)
             case "load":
                 load(chosen.images)
             case _:

@@ -1,6 +1,6 @@
-"""Archives of container images: a small one made by hand, and their names.
+"""Archives of container images: small ones made by hand, and their names.
 
-Used by `node.py` for the image that holds a pod's namespaces, which has a single file in it.
+Used by `node.py` for the image that holds a pod's namespaces, and by `addons.py`: images of one program each.
 """
 
 import hashlib
@@ -8,28 +8,51 @@ import io
 import json
 import platform
 import tarfile
+import tempfile
 from pathlib import Path
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
-def of_program(program: Path, name: str, user: int, archive: Path) -> None:
-    """Write an archive, as `docker save` would, of an image in which there is one static program."""
-    layer = io.BytesIO()
-    with tarfile.open(fileobj=layer, mode="w") as files:
-        _add(files, program.name, program.read_bytes())
-    digest = hashlib.sha256(layer.getvalue()).hexdigest()
-    config = {
-        "architecture": _ARCHITECTURES[platform.machine()],
-        "os": "linux",
-        "config": {"Entrypoint": [f"/{program.name}"], "User": str(user)},
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
-    }
-    manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
-    with tarfile.open(archive, "w") as files:
-        _add(files, "layer.tar", layer.getvalue())
-        _add(files, "config.json", json.dumps(config).encode())
-        _add(files, "manifest.json", json.dumps(manifest).encode())
+def architecture() -> str:
+    """Return what images call the kind of this machine's processor."""
+    return _ARCHITECTURES[platform.machine()]
+
+
+def of_program(program: Path, name: str, user: int, archive: Path, *links: str) -> None:
+    """Write an archive, as `docker save` would, of an image in which there is one static program.
+
+    It is in the root folder, and `links` are further paths, without a slash before them, that lead to it.
+    """
+    with tempfile.TemporaryFile() as layer:
+        with tarfile.open(fileobj=layer, mode="w") as files:
+            files.add(program.resolve(), program.name, filter=_as_roots)
+            for link in links:
+                member = tarfile.TarInfo(link)
+                member.type, member.linkname = tarfile.SYMTYPE, f"/{program.name}"
+                files.addfile(member)
+        size = layer.tell()
+        layer.seek(0)
+        config = {
+            "architecture": architecture(),
+            "os": "linux",
+            "config": {"Entrypoint": [f"/{program.name}"], "User": str(user)},
+            "rootfs": {
+                "type": "layers",
+                "diff_ids": [f"sha256:{hashlib.file_digest(layer, 'sha256').hexdigest()}"],
+            },
+        }
+        manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
+        with tarfile.open(archive, "w") as files:
+            member = tarfile.TarInfo("layer.tar")
+            member.size = size
+            layer.seek(0)
+            files.addfile(member, layer)
+            for file, content in (("config.json", config), ("manifest.json", manifest)):
+                text = json.dumps(content).encode()
+                member = tarfile.TarInfo(file)
+                member.size = len(text)
+                files.addfile(member, io.BytesIO(text))
 
 
 def names(archive: Path) -> list[str]:
@@ -40,8 +63,9 @@ def names(archive: Path) -> list[str]:
         return [name for image in json.load(content) for name in image["RepoTags"]]
 
 
-def _add(files: tarfile.TarFile, name: str, content: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(content)
+def _as_roots(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
     member.mode = 0o755
-    files.addfile(member, io.BytesIO(content))
+    member.mtime = 0
+    return member

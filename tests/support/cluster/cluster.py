@@ -4,6 +4,7 @@ Called by `__main__.py`, and by the tests in tests/cluster. There is one cluster
 outlives the process that starts it, and keeps nothing when it ends.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -11,9 +12,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from support.cluster import archives, ground
+from support.cluster import addons, archives, ground
 from support.cluster.configuration import IMPORT
 from support.cluster.programs import Programs, all_programs, check_machine, check_rights
+from support.controlplane import building
 from support.controlplane.cache import cache
 from support.kube_tools import program
 from support.postgres import CHECKOUT
@@ -24,6 +26,7 @@ KUBECONFIG = FOLDER / "kubeconfig"
 
 _START_TIMEOUT_S = 600
 _LOAD_TIMEOUT_S = 600
+_ADD_TIMEOUT_S = _KUBECTL_TIMEOUT_S = 300
 _LINES_SHOWN = 30
 
 
@@ -31,8 +34,8 @@ class ClusterError(Exception):
     """What was asked for cannot be done, and why."""
 
 
-def up(images: Sequence[Path]) -> None:
-    """Start a cluster, and give it images.
+def up(images: Sequence[Path], wanted: Sequence[str] = ()) -> None:
+    """Start a cluster, and give it images and add-ons: `wanted` has names of `addons.ADDONS`.
 
     Raises:
         UnsuitedError: this machine cannot be a node.
@@ -42,17 +45,21 @@ def up(images: Sequence[Path]) -> None:
     if ground.processes():
         raise ClusterError("There is a cluster already: make cluster-down ends it.")
     down()  # what is left of one that was not ended
-    found = all_programs()
-    kubectl = program("kubectl")
+    with building.scratch() as shared:
+        found = all_programs(shared)
+        folders = {name: addons.made(name, shared) for name in wanted}
+    client = program("kubectl")
     started_at = time.monotonic()
     try:
         _start(found)
         load(images)
+        for name, folder in folders.items():
+            _add(name, folder)
     except BaseException:
         ground.clear()  # its logs stay
         raise
     _say(f"The cluster is up after {time.monotonic() - started_at:.0f} s.")
-    _say(f"Next: export KUBECONFIG={KUBECONFIG}; {kubectl} get nodes")
+    _say(f"Next: export KUBECONFIG={KUBECONFIG}; {client} get nodes")
 
 
 def load(images: Sequence[Path]) -> None:
@@ -81,6 +88,27 @@ def load(images: Sequence[Path]) -> None:
             raise ClusterError(f"{archive} cannot be loaded: {done.stdout}")
         for name in archives.names(archive):
             _say(f"The node has {name}")
+
+
+def kubectl(*words: str, given: str = "", folder: Path | None = None) -> str:
+    """Run kubectl as an administrator, with some input, in a folder; return what it prints.
+
+    Raises:
+        ClusterError: it ends with an error.
+    """
+    ended = subprocess.run(
+        [program("kubectl"), *words],
+        cwd=folder,
+        env=os.environ | {"KUBECONFIG": str(KUBECONFIG), "KUBECACHEDIR": str(FOLDER / "kubectl")},
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=_KUBECTL_TIMEOUT_S,
+        check=False,
+    )
+    if ended.returncode:
+        raise ClusterError(f"kubectl {' '.join(words)}: {ended.stderr}")
+    return ended.stdout
 
 
 def down() -> None:
@@ -112,6 +140,27 @@ def _start(programs: Programs) -> None:
     if ended.returncode:
         lines = log.read_text(errors="replace").splitlines()[-_LINES_SHOWN:]
         raise ClusterError("\n".join([f"The cluster does not start; {log} ends with:", *lines]))
+
+
+def _add(name: str, folder: Path) -> None:
+    """Give a cluster an add-on, and wait until it works.
+
+    Raises:
+        ClusterError: it takes too long.
+    """
+    load(sorted(folder.glob("*.tar")))
+    deadline = time.monotonic() + _ADD_TIMEOUT_S
+    for step in addons.ADDONS[name].steps:
+        words = [word.format(made=folder) for word in step]
+        while True:
+            try:
+                kubectl(*words, folder=addons.MANIFESTS / name)
+                break
+            except ClusterError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.5)
+    _say(f"The cluster has {addons.ADDONS[name].brings}")
 
 
 def _say(line: str) -> None:

@@ -24,13 +24,14 @@ IMPORT = ("ctr", "--namespace", "k8s.io", "images", "import")
 _DNS_ADDRESS = "10.96.0.10"
 _DOMAIN = "cluster.local"
 _KUBELET, _PROXY, _DNS = f"system:node:{NODE}", "system:kube-proxy", "system:coredns"
-_API_SERVER = "kube-apiserver"  # what its certificate calls it, before a kubelet
+_API_SERVER = "kube-apiserver"  # what its certificate calls it, before those whom it asks
 
 
 def surroundings(folder: Path) -> Surroundings:
     """Return what the control plane needs to know of the node. `folder` is the cluster's."""
     # The control plane's folder is that of its first trial: nobody else takes ports in this network.
     keys = folder / "control-plane" / "1"
+    certificate, key = str(keys / "server.crt"), str(keys / "server.key")
     return Surroundings(
         name=ground.NAME,
         address=ground.NODE_ADDRESS,
@@ -44,8 +45,16 @@ def surroundings(folder: Path) -> Surroundings:
                 "disable-admission-plugins": "",
                 "allow-privileged": "true",
                 "kubelet-preferred-address-types": "InternalIP",
-                "kubelet-client-certificate": str(keys / "server.crt"),
-                "kubelet-client-key": str(keys / "server.key"),
+                "kubelet-client-certificate": certificate,
+                "kubelet-client-key": key,
+                # It hands requests on to API servers in pods, which learn whom to believe from a ConfigMap.
+                "proxy-client-cert-file": certificate,
+                "proxy-client-key-file": key,
+                "requestheader-client-ca-file": certificate,
+                "requestheader-allowed-names": _API_SERVER,
+                "requestheader-username-headers": "X-Remote-User",
+                "requestheader-group-headers": "X-Remote-Group",
+                "requestheader-extra-headers-prefix": "X-Remote-Extra-",
             },
             "kube-controller-manager": {"controllers": "*"},
         },

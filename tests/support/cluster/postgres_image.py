@@ -1,7 +1,8 @@
 """An image of PostgreSQL for engines that have their database in the cluster, and its archive.
 
 Run by hand, as `python -m support.cluster.postgres_image FOLDER [BASE]`, and by the tests in tests/cluster.
-The operator takes it when it is told to: `postgresImage` of its chart.
+The operator takes it when it is told to: `postgresImage` of its chart. So does
+CloudNativePG: `imageName` of a Cluster.
 """
 
 import argparse

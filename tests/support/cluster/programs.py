@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from support.controlplane import building, programs
-from support.controlplane.cache import cache, kept
+from support.controlplane.cache import kept
 
 SOURCES = Path(__file__).parent / "go"
 _NAMES = {
@@ -77,15 +77,16 @@ def check_machine() -> None:
         )
 
 
-def all_programs() -> Programs:
-    """Return the programs; what is not there yet is fetched or built, which takes minutes."""
+def all_programs(shared: Path) -> Programs:
+    """Return the programs; what is not there yet is fetched or built, which takes minutes.
+
+    Most packages of the control plane are packages of a node: `shared` is `building.scratch()`, and together
+    they take hardly longer than alone.
+    """
     plugins = _plugins()
     assert plugins is not None
-    # Most packages of the one are packages of the other: together they take hardly longer than alone.
-    shared = cache() / "scratch"
     control_plane = programs.programs(shared)
     node = kept(building.key("node", SOURCES), partial(_make, shared=shared))
-    shutil.rmtree(shared, ignore_errors=True)
     return Programs(control_plane, node, plugins)
 
 

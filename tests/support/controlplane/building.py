@@ -1,7 +1,7 @@
 """Builds the control plane's programs from Kubernetes' and etcd's Go modules, as `go/go.sum` pins them.
 
-Used by `programs.py`, by `support.cluster.programs` for those of a node, and by `foreign.py`, which needs Go
-as well. What one package makes is one program, which acts as the one by whose name it is called.
+Used by `programs.py`, by `support.cluster` for those of a node and of its add-ons, and by `modules.py`, which
+needs Go as well. What one package makes is one program, which acts as the one by whose name it is called.
 """
 
 import hashlib
@@ -11,15 +11,18 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+from support.controlplane.cache import cache, locked
 from support.controlplane.wheels import installed
 
 SOURCES = Path(__file__).parent / "go"
 
 _BUILD_TIMEOUT_S = 3_600
 _LINES_SHOWN = 20
+_KUBERNETES = "k8s.io/kubernetes"
 _VERSION_PACKAGES = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
 
 
@@ -66,9 +69,22 @@ def build(
         shutil.rmtree(scratch)
 
 
-def key(name: str, sources: Path) -> str:
-    """Return a name that changes with whatever the programs are made from."""
-    digest = hashlib.sha256(f"{sys.platform} {platform.machine()}".encode())
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Have a folder that several builds share, so that what is common to them is built once.
+
+    One process has it at a time. It is deleted at the end, but when something goes wrong it is left: the next
+    one goes on from there.
+    """
+    place = cache() / "scratch"
+    with locked(place.name):
+        yield place
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def key(name: str, sources: Path, *pins: str) -> str:
+    """Return a name that changes with whatever the programs are made from: files, and other `pins`."""
+    digest = hashlib.sha256(" ".join([sys.platform, platform.machine(), *pins]).encode())
     for path in sorted(sources.rglob("*")):
         if path.is_file():
             digest.update(path.read_bytes())
@@ -80,6 +96,11 @@ def module_version(module: str, sources: Path = SOURCES) -> str:
     found = re.search(rf"^\t{re.escape(module)} (v\S+)", _module_file(sources), re.MULTILINE)
     assert found, module
     return found[1]
+
+
+def module_folder(module: str, sources: Path, shared: Path) -> Path:
+    """Return the folder of a module, as a build with `shared` has fetched it."""
+    return shared / "modules" / f"{module}@{module_version(module, sources)}"
 
 
 def go(folder: Path) -> Path:
@@ -124,8 +145,10 @@ def _build(
 
 
 def _link_flags(sources: Path) -> str:
-    """Return flags that tell the programs their version: a build from modules would not know it."""
-    version = module_version("k8s.io/kubernetes", sources)
+    """Return flags that tell Kubernetes' programs their version: a build from modules would not know it."""
+    if _KUBERNETES not in _module_file(sources):
+        return "-s -w"
+    version = module_version(_KUBERNETES, sources)
     major, minor, _ = version.removeprefix("v").split(".")
     told = {
         "gitVersion": version,

@@ -7,7 +7,8 @@ when it is done.
 import fcntl
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -32,16 +33,24 @@ def kept(name: str, make: Callable[[Path], None]) -> Path:
     place = root / name
     if place.is_dir():
         return place
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / f"{name}.lock").open("wb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"Waiting for the process that makes {place}", file=sys.stderr, flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(name):
         if not place.is_dir():
             working = root / f"{name}.new"
             working.mkdir(exist_ok=True)
             make(working)
             working.rename(place)
     return place
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Have a folder of the cache for this process alone; say so when another one has it."""
+    root = cache()
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / f"{name}.lock").open("wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"Waiting for the process that makes {root / name}", file=sys.stderr, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -16,13 +16,14 @@ from support.controlplane.modules import AlteredError, Module, fetching
 
 _COPIES = Path(__file__).parent / "definitions"
 
+GATEWAY_API = Module(
+    "sigs.k8s.io/gateway-api",
+    "v1.6.3",
+    "h1:lKpJa5bGlraC/QeACvCpsHLdmO6y0iKfzVl6gzaFEYc=",
+    ("config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",),
+)
 _MODULES = (
-    Module(
-        "sigs.k8s.io/gateway-api",
-        "v1.6.3",
-        "h1:lKpJa5bGlraC/QeACvCpsHLdmO6y0iKfzVl6gzaFEYc=",
-        ("config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",),
-    ),
+    GATEWAY_API,
     Module(
         "github.com/prometheus-operator/prometheus-operator",
         "v0.85.0",
