@@ -4,7 +4,7 @@
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up dev dev-operator test check images images-test cluster-up cluster-load cluster-down bench bench-operator simulate lock clean
+.PHONY: help up dev dev-operator test check images images-test cluster-up cluster-load cluster-down e2e bench bench-operator simulate lock clean
 
 READY := .venv/.complete
 RUN := .venv/bin/
@@ -16,7 +16,7 @@ BASE ?=
 GENERATED_CHECKS := picopay_api.reference picopay_operator.reference
 
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo '  Options go into ARGS, as in: make up ARGS="--port 9000"'
 
 up: $(READY) ## Start PicoPay with a database of its own, and print a first payment to try.
@@ -56,6 +56,9 @@ cluster-load: $(READY) ## Give that node images, from archives (ARGS="ARCHIVE…
 
 cluster-down: $(READY) ## End that cluster; nothing of it is left.
 	@$(CLUSTER) down
+
+e2e: $(READY) ## Make the images, start a cluster, and have PicoPay run and break there (ARGS="-m smoke": a part).
+	@BASE="$(BASE)" exec env PYTHONPATH=tests $(RUN)python -m support.e2e $(ARGS)
 
 bench: $(READY) ## Measure payments per second, beside pgbench and a no-op (ARGS=--full: longer).
 	@exec $(RUN)python tests/benchmarks/run.py $(ARGS)
