@@ -25,7 +25,7 @@ type Object = dict[str, Any]
 REPLICAS_OURS = "replicasOurs"
 """In a cached Deployment: whether the number of its pods is a field of the operator's."""
 
-_STATUS_READ = frozenset({"Deployment", "StatefulSet", "Job", "Pod", "HTTPRoute"})
+_STATUS_READ = frozenset({"Deployment", "StatefulSet", "Cluster", "Job", "Pod", "HTTPRoute"})
 """Children whose status the plan looks at. That of others is not kept: some are written all the time."""
 
 _VERSION = "resourceVersion"

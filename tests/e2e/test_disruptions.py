@@ -7,11 +7,12 @@ from contextlib import contextmanager
 
 import pytest
 
+from picopay_operator import names
 from picopay_operator.names import Component
 from support.e2e.installation import Installation
 from support.e2e.kube import CommandError, until
 from support.e2e.outside import SECRET, Outside
-from support.e2e.shop import SMALLEST, Shop, small
+from support.e2e.shop import NAME, SMALLEST, Shop, small
 
 ROUNDS = 8
 SETTLED_S = 2.0
@@ -75,7 +76,7 @@ def test_a_node_is_drained_as_far_as_the_budget_lets_it(shop: Shop) -> None:
     shop.sound()
 
 
-def test_the_database_is_killed_and_what_was_acknowledged_is_there(
+def test_a_database_outside_crashes_and_what_was_acknowledged_is_there(
     shop: Shop, operator: Installation
 ) -> None:
     outside = Outside(shop.kube, operator.options.postgres_image)
@@ -84,11 +85,26 @@ def test_the_database_is_killed_and_what_was_acknowledged_is_there(
     with shop.customer() as customer:
         for _ in range(2):
             paid = count(outside)
-            outside.restart()
-            outside.restarted()
+            outside.crash()
             paid_more(outside, paid)
     takings = customer.leave()
     assert takings.lost == []
+    shop.ready()
+    shop.sound()
+
+
+def test_a_server_in_the_cluster_never_works_beside_the_one_before_it(shop: Shop) -> None:
+    shop.open(small(SMALLEST))
+    with shop.customer(per_s=100) as customer:
+        for _ in range(4):
+            (server,) = shop.pods(Component.DATABASE)
+            name = server["metadata"]["name"]
+            # The next pod is made at once, whether the server of this one has ended or not.
+            shop.kube("delete", "pod", name, "--grace-period=0", "--force")
+            shop.kube("rollout", "status", f"statefulset/{names.postgres(NAME)}", "--timeout=3m")
+    takings = customer.leave()
+    assert takings.lost == []
+    assert len(takings.ids) > 100
     shop.ready()
     shop.sound()
 

@@ -192,6 +192,8 @@ class World:
         for ref, live in self.children.items():
             if ref.kind == "StatefulSet":
                 live["status"] = {"readyReplicas": 1}
+            if ref.kind == "Cluster":
+                live["status"] = {"readyInstances": 1}
             if ref.kind != "Deployment" or (names and ref.name not in names):
                 continue
             count = live["spec"]["replicas"]

@@ -64,6 +64,9 @@ def test_a_cluster_of_cloudnativepg_is_made_and_waited_for() -> None:
     assert world.reason(Type.READY) == ("False", "DatabaseStarting")
     world.secrets["payments-postgres-app"] = secret(uri="postgresql://cnpg")
     world.secrets["payments-postgres-ca"] = secret(**{"ca.crt": "certificate"})
+    world.settle()  # the address is known, and nobody answers there yet
+    assert world.reason(Type.READY) == ("False", "DatabaseStarting")
+    assert not [ref for ref in world.children if ref.kind == "Job"]
     world.run()
     assert world.reason(Type.READY) == ("True", "Applied")
 

@@ -27,6 +27,18 @@ _DATA_PATH = "/var/lib/picopay"
 _SECRET_PATH = "/var/run/picopay/postgres"  # noqa: S105  # a folder
 _PORT_NAME = "postgres"
 
+_START = """\
+exec 9>>"$0"
+flock -n 9 || echo 'Waiting until the server before has let go of the data.'
+flock 9 && exec docker-entrypoint.sh postgres
+"""
+"""Begins only when no other server works on the data: the lock is held for as long as this one lives.
+
+A pod that is deleted by force is replaced while its server still runs. PostgreSQL knows other servers by
+their process, and each of the two is process 1 of its container: both would write, and payments be lost. All
+pods that have the volume are on one node, so a lock of the kernel parts them.
+"""
+
 
 def host(engine: Engine) -> str:
     """Return the name under which pods reach the server."""
@@ -168,6 +180,7 @@ def _container(wanted: Postgres, repository: str, volumes: list[Volume]) -> Mani
         "name": Component.DATABASE.value,
         "image": wanted.image or f"{repository}:{wanted.version}",
         "imagePullPolicy": "IfNotPresent",
+        "command": ["sh", "-c", _START, f"{_DATA_PATH}/server.lock"],
         "env": [{"name": name, "value": value} for name, value in environment.items()],
         "ports": [{"name": _PORT_NAME, "containerPort": PORT, "protocol": "TCP"}],
         **pods.resources(wanted.resources),

@@ -104,14 +104,17 @@ def _created_size(server: Mapping[str, Any] | None) -> str | None:
 
 def _of_cloud_native_pg(observed: Observed, wanted: CloudNativePG) -> tuple[bool, Step]:
     engine, secret = observed.engine, access(observed.engine).url
-    made = Step()
+    made, starting = Step(), False
     if wanted.cluster_ref is None:
         if "Cluster" not in observed.apis:
             message = "CloudNativePG is not installed: the API postgresql.cnpg.io is missing"
             return False, Step(findings=[_away(Reason.OPTIONAL_API_MISSING, message)])
         version = engine.spec.version or observed.release.version
         made = Step(wanted=[cnpg.cluster(engine, wanted, version)])
-    if secrets.value_digest(observed, secret) is not None:
+        # The Secret with the address is there long before anybody answers at it.
+        cluster = observed.child("Cluster", names.postgres(observed.name)) or {}
+        starting = not cluster.get("status", {}).get("readyInstances")
+    if not starting and secrets.value_digest(observed, secret) is not None:
         return True, made
     if wanted.cluster_ref is None:
         return False, made | Step(findings=[_starting("CloudNativePG is making the database")])

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from support.cluster.addons import ADDONS
-from support.cluster.cluster import ClusterError, down, load, up
+from support.cluster.cluster import ClusterError, down, load, prepare, up
 from support.cluster.programs import UnsuitedError
 
 
@@ -15,22 +15,23 @@ def main() -> None:
         prog="cluster", description="A Kubernetes cluster of one node."
     )
     commands = parser.add_subparsers(dest="command", required=True)
+    made = {name: commands.add_parser(name) for name in ("prepare", "up", "load", "down")}
     for name in ("up", "load"):
-        command = commands.add_parser(name)
-        command.add_argument("images", nargs="*", type=Path, help="archives of images")
-        if name == "up":
-            command.add_argument(
-                "--with",
-                dest="addons",
-                action="append",
-                default=[],
-                choices=sorted(ADDONS),
-                help="give it an add-on; may be said for several",
-            )
-    commands.add_parser("down")
+        made[name].add_argument("images", nargs="*", type=Path, help="archives of images")
+    for name in ("prepare", "up"):
+        made[name].add_argument(
+            "--with",
+            dest="addons",
+            action="append",
+            default=[],
+            choices=sorted(ADDONS),
+            help="give it an add-on; may be said for several",
+        )
     chosen = parser.parse_args()
     try:
         match chosen.command:
+            case "prepare":
+                prepare(chosen.addons)
             case "up":
                 up(chosen.images, chosen.addons)
             case "load":

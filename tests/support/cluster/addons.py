@@ -115,6 +115,7 @@ ADDONS = {
         make=_cloudnativepg,
         # Its webhooks answer a while after it is ready: they are asked about something.
         steps=(
+            (*_APPLY, "settings.yaml"),
             (*_APPLY, "{made}/operator.yaml"),
             ("create", "--dry-run=server", "--filename", "probe.yaml"),
         ),

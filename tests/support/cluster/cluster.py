@@ -45,9 +45,7 @@ def up(images: Sequence[Path], wanted: Sequence[str] = ()) -> None:
     if ground.processes():
         raise ClusterError("There is a cluster already: make cluster-down ends it.")
     down()  # what is left of one that was not ended
-    with building.scratch() as shared:
-        found = all_programs(shared)
-        folders = {name: addons.made(name, shared) for name in wanted}
+    found, folders = prepare(wanted)
     client = program("kubectl")
     started_at = time.monotonic()
     try:
@@ -60,6 +58,17 @@ def up(images: Sequence[Path], wanted: Sequence[str] = ()) -> None:
         raise
     _say(f"The cluster is up after {time.monotonic() - started_at:.0f} s.")
     _say(f"Next: export KUBECONFIG={KUBECONFIG}; {client} get nodes")
+
+
+def prepare(wanted: Sequence[str] = ()) -> tuple[Programs, dict[str, Path]]:
+    """Return the programs of a cluster and the folders of add-ons; make what is not there, in minutes.
+
+    Raises:
+        UnsuitedError: this machine cannot be a node.
+    """
+    check_machine()
+    with building.scratch() as shared:
+        return all_programs(shared), {name: addons.made(name, shared) for name in wanted}
 
 
 def load(images: Sequence[Path]) -> None:

@@ -25,7 +25,7 @@ class Outside:
     def start(self) -> None:
         """Start it, and put its address where the guide says."""
         self._kube.apply(self._service(), self._server())
-        self.restarted()
+        self.serves()
         self.tell_engine()
 
     def tell_engine(self) -> None:
@@ -38,11 +38,14 @@ class Outside:
             {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": text}
         )
 
-    def restart(self) -> None:
-        """Kill its pod, so that it has to recover from its log."""
-        self._kube("delete", "pod", f"{NAME}-0", "--grace-period=0", "--force")
+    def crash(self) -> None:
+        """Have it end without a word to anybody, so that it has to recover from its log.
 
-    def restarted(self) -> None:
+        Its pod is not deleted by force: the next one would work on the data beside it.
+        """
+        self._kube("exec", f"{NAME}-0", "--", "pg_ctl", "stop", "--mode=immediate", "--no-wait")
+
+    def serves(self) -> None:
         """Wait until it serves."""
         self._kube("rollout", "status", f"statefulset/{NAME}", f"--timeout={PATIENCE_S:.0f}s")
 
