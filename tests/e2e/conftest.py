@@ -3,6 +3,7 @@
 The tests are run one after the other: each may do to the node and to the operator what it likes.
 """
 
+import hashlib
 import re
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -72,8 +73,10 @@ def operator(chosen: Options, request: pytest.FixtureRequest) -> Iterator[Instal
 @pytest.fixture
 def shop(operator: Installation, request: pytest.FixtureRequest) -> Iterator[Shop]:
     """Return an engine that is not applied yet, in a namespace of its own for restricted pods."""
-    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:50].strip("-")
-    kube = operator.kube.of(f"e2e-{name}")
+    # The namespace of the test before may still be on its way out, so each has a name of its own.
+    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())
+    own = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:6]
+    kube = operator.kube.of(f"e2e-{words[:45]}-{own}")
     kube.make_namespace()
     kubes = request.session.stash[_kubes]
     kubes.append(kube)
