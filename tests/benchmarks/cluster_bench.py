@@ -1,8 +1,8 @@
 """`make bench-cluster`: measures operator and engines from their images, on a real cluster.
 
-Run as a program (`python tests/benchmarks/cluster_bench.py --help`). It wants a cluster for tests, that of the
-current kube context, which has the images and nothing of PicoPay; and leaves it so. It judges nothing: how
-fast a machine is, is no reason to fail.
+Run as a program (`python tests/benchmarks/cluster_bench.py --help`). It wants a cluster for tests, that of
+the current kube context, which has the images and nothing of PicoPay; and leaves it so. It judges nothing:
+how fast a machine is, is no reason to fail.
 """
 
 import argparse

@@ -58,8 +58,8 @@ _TOLD = """\
 # How fast it is on a cluster
 
 Operator and engines run from their images on a real cluster, each engine with a small PostgreSQL beside it,
-and the customers are pods, too. Where the cluster has one node, everything shares it: control plane, database,
-API, customers, and what measures. How it is measured stands in
+and the customers are pods, too. Where the cluster has one node, everything shares it: control plane,
+database, API, customers, and what measures. How it is measured stands in
 [Measure how fast it is](../how-to/measure.md#on-a-cluster)."""
 
 
