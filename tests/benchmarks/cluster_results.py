@@ -16,7 +16,7 @@ import msgspec
 
 from benchmarks import measures
 from benchmarks.measures import COLUMNS, Measure, Run, rows
-from benchmarks.tables import shown, table
+from benchmarks.tables import table
 
 PAGE = "cluster-performance.md"
 
@@ -96,7 +96,7 @@ def _heading(result: Result) -> str:
         f"Rounds: {plan.rounds}, of {plan.seconds} s where something is paid as fast as it goes."
         f" Nodes: {len(on.cpus)}, with {' + '.join(on.cpus)} CPUs. Kubernetes {on.kubernetes},"
         f" PicoPay {on.picopay}, Python {on.image_python} in the images and {on.python} outside,"
-        f" load before {shown(on.load_before)}."
+        f" load before {on.load_before:g}."
     )
 
 

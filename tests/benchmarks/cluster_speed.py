@@ -39,14 +39,15 @@ def speed(plan: Plan, installation: Installation, work: Path, tell: Tell) -> Val
                 # Every other round the other way round: neither always comes first.
                 order = list(turns) if number % 2 else list(reversed(turns))
                 reports = {name: turns[name]() for name in order}
-                for name, value in _compared(reports["inside"], reports["outside"]).items():
+                for name, value in compared(reports["inside"], reports["outside"]).items():
                     values.setdefault(name, []).append(value)
                 tell(f"  round {number}: {values['ratio'][-1]:.2f}")
         payers.demand_soundness()
     return values
 
 
-def _compared(inside: Report, outside: Report) -> dict[str, float]:
+def compared(inside: Report, outside: Report) -> dict[str, float]:
+    """Return what the two reports of a round say, by the names of measures."""
     return {
         "inside": per_s(inside),
         "outside": per_s(outside),
