@@ -6,7 +6,6 @@ also when something has failed or was interrupted.
 
 import json
 import os
-import signal
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 
 from benchmarks.servers import BenchmarkError
 from picopay_api import __version__
+from picopay_api.cli.lifetime import survive_repeated_signals
 from picopay_api.database_url import DatabaseUrl
 from picopay_operator import names
 from picopay_operator.names import Component
@@ -24,8 +24,6 @@ from support.e2e.shop import NAME, Shop
 
 REQUESTS: Manifest = {"cpu": "300m", "memory": "256Mi"}
 """What API, PostgreSQL and client ask for each, so that none is preferred where processors are short."""
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def engine(replicas: int) -> Manifest:
@@ -73,8 +71,7 @@ def _ending(remove: Callable[[], object]) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        for number in _SIGNALS:  # neither this nor the programs that remove it are to be stopped
-            signal.signal(number, signal.SIG_IGN)
+        survive_repeated_signals()  # whoever asks again does not hinder the removal
         raise
     finally:
         remove()

@@ -111,6 +111,7 @@ def _told(command: Sequence[str | Path], given: str) -> str:
         capture_output=True,
         text=True,
         timeout=_COMMAND_TIMEOUT_S,
+        start_new_session=True,  # Ctrl-C is for who runs it: it may be what cleans up
         check=False,
     )
     if ended.returncode:
