@@ -4,7 +4,7 @@
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up dev dev-operator test check images images-test cluster-up cluster-load cluster-down e2e bench bench-operator simulate lock clean
+.PHONY: help up dev dev-operator test check images images-test cluster-up cluster-load cluster-down e2e bench bench-operator bench-cluster simulate lock clean
 
 READY := .venv/.complete
 RUN := .venv/bin/
@@ -65,6 +65,9 @@ bench: $(READY) ## Measure payments per second, beside pgbench and a no-op (ARGS
 
 bench-operator: $(READY) ## Measure the operator with 300 engines on a control plane (ARGS="--engines 30").
 	@exec $(RUN)python tests/benchmarks/operator_bench.py $(ARGS)
+
+bench-cluster: $(READY) ## Measure operator and engines on the cluster of your kubeconfig (ARGS=--quick).
+	@exec $(RUN)python tests/benchmarks/cluster_bench.py $(ARGS)
 
 simulate: $(READY) ## Run a bank whose processes are killed at random (ARGS="--minutes 10 --seed 7").
 	@exec $(RUN)python tests/stress/simulate.py $(ARGS)

@@ -4,11 +4,14 @@ Run by `load.py` as a process of its own (`python -m benchmarks.client`), with a
 says `measuring` and `measured` on stdout as it happens, then a `Report` as JSON. In a closed loop each
 connection asks again as soon as it has its answer. In an open loop requests are due at a constant rate
 whatever becomes of them, and latency counts from when a request was due, sent or not. Any answer that is
-not expected ends it, with that answer on stderr.
+not expected ends it, with that answer on stderr. SIGTERM ends the measurement early.
+
+`cluster_load.py` runs it in a pod, of the API's image: it takes nothing from elsewhere but msgspec.
 """
 
 import array
 import gc
+import math
 import random
 import re
 import select
@@ -19,7 +22,7 @@ import sys
 from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter, process_time
+from time import perf_counter, process_time, sleep
 
 import msgspec
 
@@ -30,20 +33,28 @@ HOST = "127.0.0.1"
 DRAIN_S = 15.0
 """How long the last answers may take; longer than a server lets a payment wait."""
 
+CONNECT_S = 60.0
+"""How long a server that may fail may be away."""
+
 _CREATED = 201
 _REFUSED = 503
 _HEAD_END = b"\r\n\r\n"
 _HEAD_BYTES_MAX = 16_384
 _RECEIVE_BYTES = 65_536
+_PAUSE_S = 0.05
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*\r\n", re.IGNORECASE)
 _CLOSES = re.compile(rb"\r\nconnection:[ \t]*close[ \t]*\r\n", re.IGNORECASE)
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What to ask for, how often at once or (`per_s`) in a second, and for how long."""
+    """What to ask for, how often at once or (`per_s`) in a second, and for how long.
+
+    With `failures_expected` any answer and any lost connection is counted, and it goes on.
+    """
 
     port: int
+    host: str = HOST
     connections: int
     warm_up_s: float
     seconds: float
@@ -54,18 +65,21 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """The first part of every idempotency key: unlike that of any other job."""
     per_s: float | None = None
     refusals_expected: bool = False
+    failures_expected: bool = False
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What was answered: `statuses` from beginning to end, the rest while it was measured.
 
-    From beginning to end, too: `uncertain` counts refusals that leave open whether the payment was made,
-    `sent` all requests, `unsent` what was due and found no connection. Latencies are those of payments made,
-    and of what was not sent, so far.
+    From beginning to end, too: `uncertain` counts refusals and losses that leave open whether the payment was
+    made, `lost` requests without an answer, and attempts to connect to nobody, `sent` all requests with an
+    answer, `unsent` what was due and found no connection. Latencies are those of payments made, and of what
+    was not sent, so far.
     """
 
     statuses: dict[int, int]
     uncertain: int
+    lost: int
     count: int
     refused: int
     sent: int
@@ -112,7 +126,7 @@ def _template(job: Job, account: bytes) -> bytes:
     length = len(body % (account, account, 100))
     return (
         (
-            f"POST /v1/payments HTTP/1.1\r\nHost: {HOST}:{job.port}\r\n"
+            f"POST /v1/payments HTTP/1.1\r\nHost: {job.host}:{job.port}\r\n"
             f"Authorization: Bearer {job.api_key}\r\nContent-Type: application/json\r\n"
             f"Content-Length: {length}\r\n"
         ).encode()
@@ -145,14 +159,18 @@ class Connection:
 
     __slots__ = ("due_s", "held", "receive", "send", "socket")
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection((HOST, port), timeout=DRAIN_S)
+    def __init__(self, host: str, port: int) -> None:
+        self.socket = socket.create_connection((host, port), timeout=DRAIN_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setblocking(False)
         self.send: Callable[[bytes], int] = self.socket.send
         self.receive: Callable[[int], bytes] = self.socket.recv
         self.held = b""
         self.due_s = 0.0
+
+    def is_readable(self) -> bool:
+        """Tell whether the server has said something."""
+        return bool(select.select([self.socket], [], [], 0)[0])
 
 
 class Load:
@@ -166,8 +184,13 @@ class Load:
         self._from_s = self._to_s = 0.0  # while it is measured
         self._latencies_s = array.array("d")
         self._statuses: Counter[int] = Counter()
-        self._uncertain = self._refused = self._made = 0
+        self._uncertain = self._refused = self._made = self._lost = 0
         self._on_way = 0
+        self._stop_s = math.inf
+
+    def stop(self) -> None:
+        """Measure no longer."""
+        self._stop_s = perf_counter()
 
     def run(self) -> Report:
         """Do the job.
@@ -194,18 +217,30 @@ class Load:
         _say("measuring")
         self._ask_until(self._to_s, schedule)
         cpu_s = process_time() - cpu_began_s
+        self._to_s = min(self._to_s, perf_counter())
         _say("measured")
         self._drain()
         return self._report(schedule, cpu_s)
 
     def _connect(self) -> None:
-        connection = Connection(self._job.port)
+        connection = self._connection()
         self._selector.register(connection.socket, selectors.EVENT_READ, connection)
         self._idle.append(connection)
 
+    def _connection(self) -> Connection:
+        latest_s = perf_counter() + CONNECT_S
+        while True:
+            try:
+                return Connection(self._job.host, self._job.port)
+            except OSError:
+                if not self._job.failures_expected or perf_counter() > latest_s:
+                    raise
+                self._lost += 1
+                sleep(_PAUSE_S)
+
     def _ask_until(self, end_s: float, schedule: Schedule) -> None:
         idle = self._idle
-        while (now_s := perf_counter()) < end_s:
+        while (now_s := perf_counter()) < min(end_s, self._stop_s):
             while idle and schedule.is_due(now_s):
                 self._ask(idle.popleft(), schedule.take(now_s))
                 now_s = perf_counter()
@@ -213,11 +248,20 @@ class Load:
             self._take_answers(until_s - perf_counter())
 
     def _ask(self, connection: Connection, due_s: float) -> None:
+        if self._job.failures_expected and connection.is_readable():
+            # What any pool of connections does: one on which the server has said goodbye is not used again.
+            self._replace(connection)
+            connection = self._idle.pop()
         connection.due_s = due_s
         request = self._next_request()
-        if connection.send(request) != len(request):
-            raise RuntimeError("a request did not fit into the connection")
         self._on_way += 1
+        try:
+            sent = connection.send(request)
+        except ConnectionError:
+            self._cut_off(connection)
+        else:
+            if sent != len(request):
+                raise RuntimeError("a request did not fit into the connection")
 
     def _take_answers(self, timeout_s: float) -> None:
         """Wait for answers, not longer than this, and take them."""
@@ -229,9 +273,12 @@ class Load:
             self._take_answer(key.data)
 
     def _take_answer(self, connection: Connection) -> None:
-        data = connection.receive(_RECEIVE_BYTES)
+        try:
+            data = connection.receive(_RECEIVE_BYTES)
+        except ConnectionError:
+            data = b""
         if not data:
-            self._lost(connection)
+            self._closed(connection)
             return
         if connection.held:
             data, connection.held = connection.held + data, b""
@@ -244,13 +291,17 @@ class Load:
             return
         now_s = perf_counter()
         status, end = answer
-        expected = status == _CREATED or (status == _REFUSED and self._job.refusals_expected)
+        expected = (
+            status == _CREATED
+            or self._job.failures_expected
+            or (status == _REFUSED and self._job.refusals_expected)
+        )
         if not expected or len(data) != end:
             raise RuntimeError(f"not one answer as expected: {data.decode('latin-1')}")
         self._statuses[status] += 1
         self._on_way -= 1
         self._count(status, data, connection.due_s, now_s)
-        if status != _CREATED and _CLOSES.search(data):
+        if (status != _CREATED or self._job.failures_expected) and _CLOSES.search(data):
             self._replace(connection)
         else:
             self._idle.append(connection)
@@ -266,10 +317,22 @@ class Load:
             self._refused += measured
             self._uncertain += b'"overloaded"' not in data
 
-    def _lost(self, connection: Connection) -> None:
-        if connection not in self._idle or not self._job.refusals_expected:
+    def _closed(self, connection: Connection) -> None:
+        if connection not in self._idle:
+            self._cut_off(connection)
+        elif self._job.refusals_expected or self._job.failures_expected:
+            self._idle.remove(connection)
+            self._replace(connection)
+        else:
             raise RuntimeError(f"the server has closed a connection; {dict(self._statuses)}")
-        self._idle.remove(connection)
+
+    def _cut_off(self, connection: Connection) -> None:
+        """Go on without the answer to a request on its way."""
+        if not self._job.failures_expected:
+            raise RuntimeError(f"the server has closed a connection; {dict(self._statuses)}")
+        self._on_way -= 1
+        self._lost += 1
+        self._uncertain += 1
         self._replace(connection)
 
     def _replace(self, connection: Connection) -> None:
@@ -293,6 +356,7 @@ class Load:
         return Report(
             statuses=dict(self._statuses),
             uncertain=self._uncertain,
+            lost=self._lost,
             count=self._made,
             refused=self._refused,
             sent=self._statuses.total(),
@@ -318,8 +382,10 @@ def main() -> None:
     # Whatever happens, it ends: connecting takes a while, too, where there are many.
     signal.alarm(int(job.warm_up_s + job.seconds + 4 * DRAIN_S))
     gc.disable()  # nothing here makes cycles, and a pause would be taken for the server's
+    load = Load(job, accounts)
+    signal.signal(signal.SIGTERM, lambda *_: load.stop())
     try:
-        report = Load(job, accounts).run()
+        report = load.run()
     except (RuntimeError, TimeoutError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     _say(msgspec.json.encode(report).decode())

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
 
 import msgspec
@@ -54,11 +55,14 @@ class Client:
 
 
 @contextmanager
-def asking(job: Job) -> Iterator[Client]:
-    """Start a client; it is ended at the end of the block."""
+def asking(job: Job, command: Sequence[str | Path] = (), **variables: str) -> Iterator[Client]:
+    """Start a client; it is ended at the end of the block.
+
+    `command` starts it somewhere else than here, with `variables` in the environment of the command.
+    """
     with subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.client"],
-        env=environment(),
+        command or [sys.executable, "-m", "benchmarks.client"],
+        env=environment(variables),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -5,29 +5,20 @@ tests/benchmarks/operator_results.py RESULT.json --into docs/explanation` writes
 """
 
 import argparse
-import statistics
 import sys
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
 
 if __name__ == "__main__":  # as in run.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import msgspec
 
-from benchmarks.tables import Value, markdown, shown, table
+from benchmarks import measures
+from benchmarks.measures import COLUMNS, Measure, Run, rows
+from benchmarks.tables import shown, table
 
 PAGE = "operator-performance.md"
-
-
-class Measure(NamedTuple):
-    """What is measured, and what it is to be at most."""
-
-    what: str
-    unit: str
-    at_most: float | None = None
 
 
 MEASURES = {
@@ -55,8 +46,9 @@ MEASURES = {
 }
 """In the order in which they are shown."""
 
-_COLUMNS = ("", "unit", "at most", "median", "lowest", "highest", "reached")
 _TOLD = """\
+# How fast the operator is
+
 One operator, in a process of its own, looks after engines in several namespaces of a real control plane:
 etcd, API server, controller manager and scheduler. There is no node: a player stands for the kubelet and says
 that pods run and that Jobs succeed. So what is measured is the operator and the control plane, not images or
@@ -83,39 +75,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     idle_s: int
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class Result(Run, frozen=True, kw_only=True):
     """One run; `values` are by the names of `MEASURES`."""
 
-    began_at: datetime
-    took_s: float
     ground: Ground
     plan: Plan
-    values: dict[str, list[float]]
-
-    def write(self, file: Path) -> None:
-        """Keep it."""
-        file.write_bytes(msgspec.json.format(msgspec.json.encode(self)) + b"\n")
-
-    @classmethod
-    def read(cls, file: Path) -> "Result":
-        """Read one back."""
-        return msgspec.json.decode(file.read_bytes(), type=cls)
-
-
-def rows(result: Result) -> list[tuple[Value, ...]]:
-    """Return a line for each measure of which there are values: the median is what is judged."""
-    found: list[tuple[Value, ...]] = []
-    for name, measure in MEASURES.items():
-        values = result.values.get(name)
-        if not values:
-            continue
-        median = statistics.median(values)
-        goal, reached = "", ""
-        if measure.at_most is not None:
-            goal, reached = f"{measure.at_most:g}", "yes" if median <= measure.at_most else "no"
-        spread = median, min(values), max(values)
-        found.append((measure.what, measure.unit, goal, *map(float, spread), reached))
-    return found
 
 
 def _heading(result: Result) -> str:
@@ -129,20 +93,13 @@ def _heading(result: Result) -> str:
 
 def text(result: Result) -> str:
     """Return a run as a table for a terminal."""
-    return f"{_heading(result)}\n\n{table(_COLUMNS, rows(result))}"
+    return f"{_heading(result)}\n\n{table(COLUMNS, rows(MEASURES, result))}"
 
 
 def page(result: Result) -> str:
     """Return a run as a page of Markdown."""
-    parts = (
-        "<!-- Written by tests/benchmarks/operator_results.py: do not edit. -->",
-        "# How fast the operator is",
-        _TOLD,
-        f"## Measured {result.began_at:%d %B %Y, %H:%M} UTC",
-        _heading(result),
-        markdown(_COLUMNS, rows(result)),
-    )
-    return "\n\n".join(parts) + "\n"
+    lines = rows(MEASURES, result)
+    return measures.page(result, "operator_results.py", _TOLD, _heading(result), lines)
 
 
 def write(result: Result, folder: Path) -> Path:

@@ -44,7 +44,7 @@ async def check(url: DatabaseUrl, tally: Tally) -> None:
     """
     if tally.acknowledged <= AUDITED_MAX:
         await _audit(url)
-    await on_connection(url, lambda connection: _add_up(connection, tally))
+    await add_up(url, tally)
 
 
 async def _audit(url: DatabaseUrl) -> None:
@@ -56,6 +56,15 @@ async def _audit(url: DatabaseUrl) -> None:
     if findings:
         listed = "; ".join(f"{one.kind} {one.subject}: {one.detail}" for one in findings[:5])
         raise BenchmarkError(f"the audit has {len(findings)} findings: {listed}")
+
+
+async def add_up(url: DatabaseUrl, tally: Tally) -> None:
+    """Check sums over whole tables, and that every payment that was acknowledged is there, once.
+
+    Raises:
+        BenchmarkError: something does not add up.
+    """
+    await on_connection(url, lambda connection: _add_up(connection, tally))
 
 
 async def _add_up(connection: "asyncpg.Connection[Any]", tally: Tally) -> None:

@@ -1,5 +1,6 @@
 """What wrong figures of the benchmark could come from: its client, and the histories that it fills in."""
 
+import itertools
 import socket
 import threading
 from collections.abc import Iterator
@@ -29,14 +30,22 @@ REFUSED = (
 
 
 @contextmanager
-def answering(answer: bytes, *, pause_s: float = 0, closing: bool = False) -> Iterator[int]:
-    """Answer every request so, in two parts, over any number of connections; lend the port."""
+def answering(
+    answer: bytes, *, pause_s: float = 0, closing: bool = False, cut_off_every: int = 0
+) -> Iterator[int]:
+    """Answer every request so, in two parts, over any number of connections; lend the port.
+
+    Every so manieth request is not answered, if that is said: its connection is closed.
+    """
     stopped = threading.Event()
+    numbers = itertools.count(1)
 
     def serve(connection: socket.socket) -> None:
         # A client whose time is up goes away in the middle of an answer.
         with connection, suppress(ConnectionError):
             while connection.recv(4096) and not stopped.wait(pause_s):
+                if cut_off_every and next(numbers) % cut_off_every == 0:
+                    return
                 connection.sendall(answer[:30])
                 connection.sendall(answer[30:])
                 if closing:
@@ -63,6 +72,10 @@ def answering(answer: bytes, *, pause_s: float = 0, closing: bool = False) -> It
 
 
 def load(port: int, **more: float | bool) -> Report:
+    return asked(port, **more).run()
+
+
+def asked(port: int, **more: float | bool) -> Load:
     values = {
         "port": port,
         "connections": 2,
@@ -74,7 +87,7 @@ def load(port: int, **more: float | bool) -> Report:
         "run": "run",
         **more,
     }
-    return Load(Job(**values), ACCOUNTS).run()  # type: ignore[arg-type]  # of many types
+    return Load(Job(**values), ACCOUNTS)  # type: ignore[arg-type]  # of many types
 
 
 def test_each_connection_asks_again_when_it_has_its_answer() -> None:
@@ -101,6 +114,56 @@ def test_refusals_are_counted_and_end_a_run_that_does_not_expect_them() -> None:
             load(port, per_s=50.0, refusals_expected=True)
         with pytest.raises(RuntimeError, match="not one answer as expected"):
             load(port)
+
+
+def test_requests_that_are_not_answered_are_counted_where_that_is_expected() -> None:
+    with answering(MADE, cut_off_every=5) as port:
+        report = load(port, failures_expected=True, per_s=30.0)
+        with pytest.raises(RuntimeError, match="the server has closed a connection"):
+            load(port)
+    assert report.lost == report.uncertain > 3
+    assert report.sent == report.statuses[201] >= 4 * report.lost
+
+
+def test_answers_that_are_no_payments_are_counted_where_that_is_expected() -> None:
+    with answering(REFUSED, closing=True) as port, pytest.raises(RuntimeError, match="not one pay"):
+        load(port, per_s=50.0, failures_expected=True)
+
+
+def test_a_connection_that_was_closed_meanwhile_is_not_used_and_not_counted() -> None:
+    with answering(MADE, closing=True) as port:
+        report = load(port, per_s=20.0, failures_expected=True)
+    assert (report.lost, report.uncertain) == (0, 0)
+    assert report.statuses[201] > 15
+
+
+def test_nobody_to_connect_to_is_counted_and_in_the_end_too_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("benchmarks.client.CONNECT_S", 0.2)
+    with answering(MADE) as port:
+        pass
+    client = asked(port, failures_expected=True)
+    with pytest.raises(ConnectionError):
+        client.run()
+    assert client._lost > 1
+
+
+def test_a_measurement_ends_early_when_it_is_stopped() -> None:
+    with answering(MADE, pause_s=0.01) as port:
+        client = asked(port, seconds=600.0)
+
+        def stop_after_a_payment() -> None:
+            while not client._made:
+                threading.Event().wait(0.01)
+            client.stop()
+
+        stopping = threading.Thread(target=stop_after_a_payment)
+        stopping.start()
+        report = client.run()
+        stopping.join()
+    assert report.seconds < 600
+    assert report.count > 0
 
 
 async def test_a_history_that_was_filled_in_is_audited_and_goes_on(

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from benchmarks import operator_results
+from benchmarks.measures import rows
 from benchmarks.operator_bench import read_options
 from benchmarks.operator_fleet import Engine, Fleet, Moment, fleet
 from benchmarks.operator_results import MEASURES, Ground, Plan, Result
@@ -24,7 +25,7 @@ ONE = Engine("bench-0", "engine-0")
 
 
 def test_a_measure_is_judged_by_its_median() -> None:
-    assert [(row[0], *row[2:]) for row in operator_results.rows(RESULT)] == [
+    assert [(row[0], *row[2:]) for row in rows(MEASURES, RESULT)] == [
         (MEASURES["alone_job"].what, "1", 0.5, 0.25, 3, "yes"),
         (MEASURES["fleet_ready"].what, "", 90, 90, 90, ""),
         (MEASURES["writes"].what, "0", 1, 1, 1, "no"),

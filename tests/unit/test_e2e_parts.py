@@ -11,7 +11,7 @@ from typing import ClassVar
 import pytest
 
 from support.e2e.context import objection
-from support.e2e.customer import Connection, Customer
+from support.e2e.customer import PAUSE_S, Connection, Customer
 
 TOLD = {"name": "c", "headers": {}, "payment": {"amount": 1}, "per_s": 200, "connections": 3}
 
@@ -83,6 +83,7 @@ def test_a_refused_payment_is_counted_and_tried_again_with_its_key() -> None:
     assert set(Refusing.asked.values()) == {2}
     assert set(told["ids"]) == set(Refusing.asked)
     assert told["failed"] == len(told["ids"]) > 3
+    assert told["longest_wait_s"] > PAUSE_S
     assert told["lost"] == []
     assert {failure["what"] for failure in told["failures"]} == {'503 {"code": "busy"}'}
 

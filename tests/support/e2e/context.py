@@ -4,14 +4,20 @@ Used by `plugin.py`. Pure.
 """
 
 _LOCAL = ("kind-", "k3d-")
-_LOCAL_NAMES = ("minikube", "docker-desktop", "rancher-desktop", "picopay-cluster")
+_LOCAL_NAMES = (
+    "minikube",
+    "docker-desktop",
+    "rancher-desktop",
+    "picopay-cluster",
+    "picopay-figures",
+)
 
 
-def objection(context: str, permitted: str | None) -> str | None:
+def objection(context: str, permitted: str | None, option: str = "--e2e-context") -> str | None:
     """Return why the tests are not run on the cluster of a kube context, or None when they may be.
 
     Clusters that a developer has on the own machine are known by the names that their makers give them. Any
-    other one has to be named: `permitted`.
+    other one has to be named: `permitted`, by an option of the command line.
     """
     if not context:
         return "there is no current kube context: make cluster-up starts a cluster"
@@ -21,6 +27,6 @@ def objection(context: str, permitted: str | None) -> str | None:
     if permitted is None and not known:
         return (
             f"the kube context {context} is not one of a cluster for tests;"
-            f" if it is, add --e2e-context={context}"
+            f" if it is, add {option}={context}"
         )
     return None

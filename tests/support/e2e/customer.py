@@ -77,6 +77,7 @@ class Customer:
         self.failures: list[dict[str, Any]] = []
         self.lost: list[str] = []
         self.latencies_s: list[float] = []
+        self.longest_wait_s = 0.0
         self.times_s: list[float] = []
 
     def run(self) -> dict[str, Any]:
@@ -99,9 +100,9 @@ class Customer:
                 due = self._began + number / pace if pace else time.monotonic()
                 if self._ended.wait(max(0.0, due - time.monotonic())):
                     return
-                self._pay(connection, f"{self._told['name']}-{number}")
+                self._pay(connection, f"{self._told['name']}-{number}", due)
 
-    def _pay(self, connection: Connection, key: str) -> None:
+    def _pay(self, connection: Connection, key: str, due: float) -> None:
         first = time.monotonic()
         while True:
             asked = time.monotonic()
@@ -116,7 +117,7 @@ class Customer:
                 failure = repr(error)
             else:
                 if status == http.client.CREATED:
-                    self._note(key, told["id"], asked)
+                    self._note(key, told["id"], asked, due)
                     return
                 failure = f"{status} {json.dumps(told)[:200]}"
             with self._lock:
@@ -127,11 +128,12 @@ class Customer:
                     return
             time.sleep(PAUSE_S)
 
-    def _note(self, key: str, payment: str, asked: float) -> None:
+    def _note(self, key: str, payment: str, asked: float, due: float) -> None:
         now = time.monotonic()
         with self._lock:
             self.ids[key] = payment
             self.latencies_s.append(now - asked)
+            self.longest_wait_s = max(self.longest_wait_s, now - due)
             self.times_s.append(now - self._began)
 
     def _summary(self) -> dict[str, Any]:
@@ -147,6 +149,7 @@ class Customer:
             "p50_ms": 1000 * ordered[len(ordered) // 2] if ordered else None,
             "p99_ms": 1000 * ordered[len(ordered) * 99 // 100] if ordered else None,
             "longest_gap_s": max(gaps, default=None),
+            "longest_wait_s": self.longest_wait_s,
         }
 
 

@@ -44,8 +44,12 @@ class Kube:
         Raises:
             CommandError: it has failed.
         """
+        return _told(self.command(*words), given)
+
+    def command(self, *words: str) -> Sequence[str | Path]:
+        """Return how kubectl is run, for who talks to it while it runs."""
         place = ("--context", self.context, "--namespace", self.namespace)
-        return _told([program("kubectl"), *place, *words], given)
+        return [program("kubectl"), *place, *words]
 
     def helm(self, *words: str) -> str:
         """Run helm; return what it printed.
@@ -107,6 +111,7 @@ def _told(command: Sequence[str | Path], given: str) -> str:
         capture_output=True,
         text=True,
         timeout=_COMMAND_TIMEOUT_S,
+        start_new_session=True,  # Ctrl-C is for who runs it: it may be what cleans up
         check=False,
     )
     if ended.returncode:

@@ -48,6 +48,8 @@ class Takings(msgspec.Struct, frozen=True):
     p99_ms: float | None
     longest_gap_s: float | None
     """The longest time in which nobody's payment was acknowledged."""
+    longest_wait_s: float
+    """The longest time from when a payment was due until it was acknowledged, with all tries."""
 
 
 class Shop:
@@ -57,7 +59,7 @@ class Shop:
         """`image` is one of the API, for the customers' pods."""
         self.kube = kube
         self.url = f"http://{names.api(NAME)}"
-        self._image = image
+        self.image = image
         self._takings: list[Takings] = []
         self._customers = 0
 
@@ -121,6 +123,10 @@ class Shop:
         self.apply(spec)
         self.ready()
         self.customers_come()
+        self.open_account()
+
+    def open_account(self) -> None:
+        """Make the account that can be paid to."""
         made = self.ask("POST", "/v1/accounts", {"reference": "shop", "asset": "USD"}, "shop")
         assert made[0] in {200, 201}, made
 
@@ -231,7 +237,7 @@ class Shop:
         }
         container = {
             "name": "customer",
-            "image": self._image,
+            "image": self.image,
             "command": ["python", f"{_FOLDER}/customer.py", task],
             "env": [{"name": "CUSTOMER", "value": json.dumps({"headers": {}, "url": "", **told})}],
             "securityContext": closed,
