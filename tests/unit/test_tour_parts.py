@@ -86,6 +86,8 @@ ID, OTHER = "01a22e8a65c1705dbb92a94102592aa0", "0198c1f2a3b47c5d8e9f0a1b2c3d4e5
         (["api-5ddd9574cb-mbwzb  1/1"], ["api-d55cb98d9-vchrm     1/1"], True),
         (["api-5ddd9574cb-mbwzb  1/1"], ["api-d55cb98d9-vchrm  0/1"], False),
         (["paid"], ["waiting for http://api …\npaid"], True),
+        (["api-5f9ff9f7-k8qk8"], ["api-5ddd9574cb-mbwzb"], True),
+        (["migrate-e3d324c6-x7k2p"], ["migrate-16c141ff-pfmw2"], True),
         (["migrate-e3d324c6"], ["migrate-16c141ff"], True),
         (["cannot pull a:1: no route"], ["cannot pull a:1: not found"], True),
         (["cannot pull a:1: no route"], ["cannot pull b:1: no route"], False),

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 _SAFE = "[bcdfghjklmnpqrstvwxz2456789]"  # of what Kubernetes makes names at random
 _IN_EVERY_RUN = {
     r"\b\d+[dhms](?:\d+[hms])?\b": "AGE",
-    rf"-[0-9a-f]{{8}}-{_SAFE}{{5}}\b": "-JOB-POD",
-    rf"-{_SAFE}{{7,10}}-{_SAFE}{{5}}\b": "-HASH-POD",
+    rf"-(?:[0-9a-f]{{8}}|{_SAFE}{{5,10}})-{_SAFE}{{5}}\b": "-POD",
     r"-[0-9a-f]{8}\b": "-JOB",
     # `picopay` says what it waits for, when it waits for long.
     r"^waiting for http\S+ …\n": "",
