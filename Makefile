@@ -41,6 +41,7 @@ check: $(READY) ## Check format, style, types, imports, generated files and the 
 	@set -ex; for module in $(GENERATED_CHECKS); do $(RUN)python -m $$module --check; done
 	PYTHONPATH=tests $(RUN)python -m support.schema_drift
 	PYTHONPATH=tests $(RUN)python -m support.chart_files --check
+	PYTHONPATH=tests $(RUN)python -m support.tour --check
 
 images: $(READY) ## Make both container images (ARGS="--save FOLDER": archives, too; BASE=IMAGE: another base).
 	@BASE="$(BASE)" .ci/images $(ARGS)

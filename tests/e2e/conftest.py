@@ -25,11 +25,17 @@ _ending = pytest.StashKey[list[Kube]]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test the time that a small node may need."""
+    """Give each test the time that a small node may need; those that want no operator are first."""
     here = Path(__file__).parent
     for item in items:
         if item.path.is_relative_to(here) and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(900))
+    # There is one operator on a cluster, and the fixture's stays until the end of the session.
+    items.sort(
+        key=lambda item: (
+            item.path.is_relative_to(here) and "operator" in getattr(item, "fixturenames", ())
+        )
+    )
 
 
 @pytest.hookimpl(wrapper=True)
@@ -50,6 +56,23 @@ def pytest_runtest_makereport(
 def chosen(request: pytest.FixtureRequest) -> Options:
     """Return what was said of the cluster on the command line."""
     return options(request.config)
+
+
+@pytest.fixture
+def saved(request: pytest.FixtureRequest) -> list[Kube]:
+    """Return the namespaces whose state is saved when the test fails; it may add some."""
+    return request.session.stash.setdefault(_kubes, [])
+
+
+@pytest.fixture
+def bare(chosen: Options, saved: list[Kube]) -> Iterator[Installation]:
+    """Return an operator that is not installed yet: the test does it, and it is gone afterwards."""
+    installation = Installation(chosen)
+    installation.demand_room()
+    saved.append(installation.kube)
+    yield installation
+    saved.remove(installation.kube)
+    installation.clear()
 
 
 @pytest.fixture(scope="session")

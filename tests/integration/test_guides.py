@@ -16,10 +16,11 @@ from support.postgres import CHECKOUT, Server, on_connection
 
 DOCS = CHECKOUT / "docs"
 OWN_POSTGRESQL = DOCS / "how-to" / "run-on-your-own-postgresql.md"
+ON_A_CLUSTER = DOCS / "tutorial" / "kubernetes.md"  # tests/e2e/test_tour.py follows it
 GUIDES = {*DOCS.glob("tutorial/*.md"), *DOCS.glob("how-to/*.md")}
 PAGES = sorted(
     page
-    for page in GUIDES - {OWN_POSTGRESQL}
+    for page in GUIDES - {OWN_POSTGRESQL, ON_A_CLUSTER}
     if any(map(to_be_done, steps(page.read_text(encoding="utf-8"))))
 )
 

@@ -30,8 +30,8 @@ import msgspec
 from support.installation import kill, tree
 
 PATIENCE_S = 60
+END = "the-block-has-ended"
 _PAUSE_S = 0.2
-_END = "the-block-has-ended"
 
 _BLOCK = re.compile(
     r"(?:<!-- test: (?P<told>[^>]+) -->\n\n?)?^```(?P<language>\w+)\n(?P<text>.*?)^```$",
@@ -42,6 +42,15 @@ _NAME = re.compile(
     r"|\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 )
 _PIECE = re.compile(f"{_NAME.pattern}|…")
+
+
+def running(script: Path) -> str:
+    """Return what bash is told on its stdin: run commands, say `END` and the last exit code not 0."""
+    # From a file, with a stdin of its own: what runs must not read the commands behind it.
+    return (
+        f"trap '_failed=$?' ERR; _failed=0; source {quote(str(script))} </dev/null; trap - ERR\n"
+        f'printf "%s %s\\n" {END} "$_failed"\n'
+    )
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -245,11 +254,7 @@ class Reader:
         script.write_text(self._names.real(text), encoding="utf-8")
         assert self._bash.stdin is not None
         assert self._bash.stdout is not None
-        self._bash.stdin.write(
-            # From a file, with a stdin of its own: what runs must not read the commands behind it.
-            f"trap '_failed=$?' ERR; _failed=0; source {quote(str(script))} </dev/null; trap - ERR\n"
-            f'printf "%s %s\\n" {_END} "$_failed"\n'
-        )
+        self._bash.stdin.write(running(script))
         self._bash.stdin.flush()
         return _read(self._bash.stdout)
 
@@ -283,7 +288,7 @@ def _read(pipe: IO[str]) -> tuple[str, int]:
     """Read what a block shows, up to the mark behind it and the exit code there."""
     shown = ""
     for line in pipe:
-        before, mark, exit_code = line.partition(f"{_END} ")
+        before, mark, exit_code = line.partition(f"{END} ")
         shown += before
         if mark:
             return shown, int(exit_code)

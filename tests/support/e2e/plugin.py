@@ -22,6 +22,7 @@ class Options(msgspec.Struct, frozen=True):
     repository: str
     postgres_image: str
     diagnostics: Path
+    record: bool
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -52,6 +53,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=Path("dist/e2e"),
         help="where the state of the cluster is put when a test has failed",
     )
+    group.addoption(
+        "--e2e-record",
+        action="store_true",
+        help="write the recording of docs/tutorial/kubernetes.md anew, and the page from it",
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -72,7 +78,11 @@ def options(config: pytest.Config) -> Options:
     """Return what was said on the command line."""
     chosen = config.option
     return Options(
-        current_context(), chosen.e2e_repository, chosen.e2e_postgres, chosen.e2e_diagnostics
+        current_context(),
+        chosen.e2e_repository,
+        chosen.e2e_postgres,
+        chosen.e2e_diagnostics,
+        chosen.e2e_record,
     )
 
 
