@@ -7,7 +7,7 @@ Failures to reach the database become `DatabaseUnavailable`; all other errors pa
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from copy import copy
 from typing import Any, Literal, Self
 
@@ -128,13 +128,11 @@ class Database:
         A session that is open outlives the password it was opened with. One that is opened in the middle of
         a rush of payments is not only slow: it may be refused.
         """
-        lent = await asyncio.gather(
-            *(self._pool.acquire(timeout=_FILL_S) for _ in range(self._pool.get_max_size())),
-            return_exceptions=True,
-        )
-        for one in lent:
-            if not isinstance(one, BaseException):
-                await self._pool.release(one)
+        with suppress(*UNREACHABLE):
+            # Only while all others are lent does the pool open one more.
+            async with AsyncExitStack() as lent:
+                for _ in range(self._pool.get_max_size()):
+                    await lent.enter_async_context(self._pool.acquire(timeout=_FILL_S))
         self._observe()
 
     async def renew(self) -> None:

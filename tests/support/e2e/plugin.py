@@ -22,7 +22,7 @@ class Options(msgspec.Struct, frozen=True):
     repository: str
     postgres_image: str
     diagnostics: Path
-    record: bool
+    record: bool = False
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
