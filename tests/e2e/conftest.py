@@ -6,6 +6,7 @@ The tests are run one after the other: each may do to the node and to the operat
 import hashlib
 import re
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from picopay_api import __version__
 from support.e2e import diagnostics
 from support.e2e.installation import Installation
-from support.e2e.kube import Kube
+from support.e2e.kube import CommandError, Kube
 from support.e2e.plugin import Options, options
 from support.e2e.shop import Shop
 
@@ -89,7 +90,8 @@ def operator(chosen: Options, request: pytest.FixtureRequest) -> Iterator[Instal
     finally:
         # Engines are let go by the operator.
         for kube in request.session.stash[_ending]:
-            kube("delete", "namespace", kube.namespace, "--ignore-not-found", "--timeout=3m")
+            with suppress(CommandError):  # what holds it up is seen when the definition is deleted
+                kube("delete", "namespace", kube.namespace, "--ignore-not-found", "--timeout=3m")
         installation.clear()
 
 
@@ -105,6 +107,6 @@ def shop(operator: Installation, request: pytest.FixtureRequest) -> Iterator[Sho
     kubes.append(kube)
     yield Shop(kube, f"{operator.api_image}:{__version__}")
     kubes.remove(kube)
+    request.session.stash[_ending].append(kube)
     # It takes the better part of a minute, in which the next test can begin.
     kube("delete", "namespace", kube.namespace, "--wait=false")
-    request.session.stash[_ending].append(kube)

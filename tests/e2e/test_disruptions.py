@@ -2,19 +2,21 @@
 
 import random
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from picopay_operator import names
 from picopay_operator.names import Component
 from support.e2e.installation import Installation
 from support.e2e.kube import CommandError, until
 from support.e2e.outside import SECRET, Outside
-from support.e2e.shop import NAME, SMALLEST, Shop, small
+from support.e2e.shop import SMALLEST, Shop, small
 
-ROUNDS = 8
+KILLED = 4 * (Component.API,) + 2 * (Component.WORKER, Component.DATABASE)
+OPERATOR = None
+CONNECTIONS = 8
 SETTLED_S = 2.0
 """How long things are left alone between two kills, at most."""
 
@@ -24,16 +26,20 @@ def test_pods_and_operators_are_killed_at_random_and_the_money_is_there(
     shop: Shop, operator: Installation
 ) -> None:
     shop.open(small({**SMALLEST, "replicas": 3}))
-    chance = random.Random(7)
+    seed = random.randrange(1_000_000)
+    print(f"the seed is {seed}")  # shown when the test fails
+    chance = random.Random(seed)
+    kinds: list[Component | None] = [*KILLED, OPERATOR]
+    chance.shuffle(kinds)
     with shop.customer() as customer:
-        for _ in range(ROUNDS):
-            components = [Component.API, Component.API, Component.WORKER, Component.DATABASE]
-            victims = [pod for part in components for pod in shop.pods(part)]
-            chosen = [(shop.kube, pod) for pod in victims]
-            chosen += [(operator.kube, pod) for pod in operator.pods()]
-            kube, pod = chance.choice(chosen)
-            kill = ("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
-            kube(*kill, "--ignore-not-found", "--wait=false")
+        for kind in kinds:
+            kube, of_kind = (
+                (shop.kube, shop.pods(kind)) if kind else (operator.kube, operator.pods())
+            )
+            for pod in chance.sample(of_kind, min(1, len(of_kind))):
+                print(f"killed: {pod['metadata']['name']}")
+                kill = ("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
+                kube(*kill, "--ignore-not-found", "--wait=false")
             time.sleep(chance.uniform(0, SETTLED_S))
         shop.kube("rollout", "status", "statefulset", "--timeout=3m")
         shop.ready()
@@ -43,20 +49,18 @@ def test_pods_and_operators_are_killed_at_random_and_the_money_is_there(
 
 def test_an_api_pod_that_is_killed_costs_those_it_was_answering_a_retry_at_most(shop: Shop) -> None:
     shop.open(small({**SMALLEST, "replicas": 2}))
-    with shop.customer() as customer:
+    with shop.customer(connections=CONNECTIONS) as customer:
         for _ in range(3):
             name = shop.pods()[0]["metadata"]["name"]
             shop.kube("delete", "pod", name, "--grace-period=0", "--force")
             until(lambda: ready_pods(shop) == 2, "two pods again")
     takings = customer.leave()
-    # A kill cuts off what its pod was answering, and what came before the Service knew of it.
-    assert {failure["what"][:3] for failure in takings.failures} <= {
-        "Con",
-        "Rem",
-        "Bro",
-        "[Er",
-        "Tim",
-    }
+    # A kill cuts off what its pod was answering, and those who come before the
+    # Service knows of it; nobody is refused.
+    assert {failure["what"].partition(":")[0] for failure in takings.failures} <= {"no answer"}
+    tried_again = Counter(failure["key"] for failure in takings.failures)
+    assert len(tried_again) <= 3 * CONNECTIONS
+    assert takings.ids
     shop.sound()
 
 
@@ -72,7 +76,7 @@ def test_a_node_is_drained_as_far_as_the_budget_lets_it(shop: Shop) -> None:
         assert ready_pods(shop) == 2
     shop.ready()
     until(lambda: ready_pods(shop) == 3, "all pods again")
-    assert customer.leave().failures == []
+    assert customer.leave().troubles == []
     shop.sound()
 
 
@@ -98,15 +102,28 @@ def test_a_server_in_the_cluster_never_works_beside_the_one_before_it(shop: Shop
     with shop.customer(per_s=100) as customer:
         for _ in range(4):
             (server,) = shop.pods(Component.DATABASE)
-            name = server["metadata"]["name"]
             # The next pod is made at once, whether the server of this one has ended or not.
+            name = server["metadata"]["name"]
             shop.kube("delete", "pod", name, "--grace-period=0", "--force")
-            shop.kube("rollout", "status", f"statefulset/{names.postgres(NAME)}", "--timeout=3m")
+            replaced(shop, server["metadata"]["uid"])
     takings = customer.leave()
     assert takings.lost == []
     assert len(takings.ids) > 100
     shop.ready()
     shop.sound()
+
+
+def replaced(shop: Shop, uid: str) -> None:
+    """Wait for another pod of the database that is ready."""
+
+    def is_ready() -> bool:
+        return any(
+            one["metadata"]["uid"] != uid and status["ready"]
+            for one in shop.pods(Component.DATABASE)
+            for status in one["status"].get("containerStatuses", ())
+        )
+
+    until(is_ready, "another server")
 
 
 def paid_more(outside: Outside, before: int) -> None:

@@ -36,7 +36,7 @@ def test_customers_from_outside_pay_while_pods_are_replaced(shop: Shop, way: str
             shop.change({"version": version})
             shop.kube("rollout", "status", f"deployment/{names.api(NAME)}", "--timeout=3m")
             shop.ready()
-    assert customer.leave().failures == []
+    assert customer.leave().troubles == []
     shop.sound()
     assert HOST in shop.engine()["status"]["endpoint"]
 

@@ -22,7 +22,7 @@ def test_three_lines_of_spec_and_a_payment(shop: Shop) -> None:
     with shop.customer() as customer:
         until(lambda: int(balance(shop)) >= 50, "50 payments")
     takings = customer.leave()
-    assert takings.failures == []
+    assert takings.troubles == []
     shop.sound()
 
     heads, row = (line.split() for line in shop.kube("get", "ppe").splitlines())

@@ -36,7 +36,7 @@ def test_an_operator_of_another_release_restarts_nothing(
         until(lambda: budget(shop) == 2, "what the new operator has applied")
         shop.ready()
     assert shop.lives() == before
-    assert customer.leave().failures == []
+    assert customer.leave().troubles == []
     shop.sound()
 
 
@@ -77,7 +77,7 @@ def test_an_operator_that_was_away_finds_engines_and_their_money(
     shop.ready()
     assert shop.kube.exists("poddisruptionbudget", names.api(NAME))
     assert before < shop.lives()
-    assert customer.leave().failures == []
+    assert customer.leave().troubles == []
     shop.sound()
 
 

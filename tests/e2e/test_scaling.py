@@ -14,7 +14,7 @@ def test_an_engine_is_scaled_to_three_and_back_while_customers_pay(shop: Shop) -
         for replicas in (3, 1):
             shop.kube("scale", f"ppe/{NAME}", f"--replicas={replicas}")
             has_pods(shop, replicas)
-    assert customer.leave().failures == []
+    assert customer.leave().troubles == []
     shop.sound()
 
 
@@ -32,7 +32,7 @@ def test_an_autoscaler_adds_pods_under_load_and_takes_them_away(shop: Shop) -> N
         until(lambda: replicas(shop, deployment) == 3, "three pods", within_s=300)
         shop.ready()  # the operator leaves their number to the autoscaler
         assert replicas(shop, deployment) == 3
-    assert customer.leave().failures == []
+    assert customer.leave().troubles == []
     until(lambda: replicas(shop, deployment) == 1, "one pod", within_s=600)
     shop.sound()
 

@@ -18,7 +18,7 @@ def test_the_administrators_key_is_rotated_and_the_old_one_goes_on(shop: Shop) -
         shop.ready()
         for secret in (old, shop.admin_key()):
             assert shop.ask("GET", "/v1/accounts", secret=secret)[0] == 200
-    assert customer.leave().failures == []
+    assert customer.leave().troubles == []
     shop.sound()
 
 
@@ -38,7 +38,7 @@ def test_the_password_of_the_database_is_changed_and_no_request_fails(
         outside.tell_engine()
         until(lambda: not shop.lives() & before, "pods that know the new password")
         shop.ready()
-    assert customer.leave().failures == []
+    assert customer.leave().troubles == []
     shop.sound()
 
 

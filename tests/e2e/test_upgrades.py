@@ -29,7 +29,7 @@ def test_pods_are_replaced_one_by_one_and_no_request_fails(shop: Shop) -> None:
         for version in (SAME, __version__):
             shop.change({"version": version})
             serves(shop, version)
-    assert customer.leave().failures == []
+    assert customer.leave().troubles == []
     shop.sound()
 
 
@@ -41,7 +41,7 @@ def test_the_service_switches_between_two_colours_and_no_request_fails(shop: Sho
             shop.change({"version": version})
             serves(shop, version)
             assert shop.deployment() != before
-    assert customer.leave().failures == []
+    assert customer.leave().troubles == []
     shop.sound()
 
 
@@ -61,7 +61,7 @@ def test_a_migration_that_fails_leaves_the_old_version_serving_and_is_retried(sh
         assert status == 201
         shop.annotate(names.RETRY, "now that it is there")
         serves(shop, UNSURE)
-    assert customer.leave().failures == []
+    assert customer.leave().troubles == []
     shop.sound()
 
 
@@ -75,7 +75,7 @@ def test_an_image_that_does_not_start_takes_nobodys_place(shop: Shop) -> None:
         shop.change({"version": __version__})
         serves(shop, __version__)
         assert shop.lives(Component.API) == before
-    assert customer.leave().failures == []
+    assert customer.leave().troubles == []
     shop.sound()
 
 
@@ -90,7 +90,7 @@ def test_an_image_that_cannot_be_pulled_changes_nothing(shop: Shop) -> None:
         shop.change({"image": None})
         serves(shop, __version__)
         assert shop.lives() == before
-    assert customer.leave().failures == []
+    assert customer.leave().troubles == []
     shop.sound()
 
 
@@ -119,7 +119,7 @@ def test_what_the_schema_admits_can_go_back_and_what_it_does_not_is_refused(shop
         shop.change({"version": LAST})
         serves(shop, LAST)
         assert shop.lives() == before
-    assert customer.leave().failures == []
+    assert customer.leave().troubles == []
     shop.sound()
 
 

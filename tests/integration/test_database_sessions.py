@@ -10,6 +10,7 @@ import pytest
 
 from picopay_api.database_url import DatabaseUrl
 from picopay_api.engine.ids import new_id
+from picopay_api.engine.readiness import Readiness
 from picopay_api.errors import DatabaseUnavailable, SchemaOutOfRange
 from picopay_api.store.database import Database
 from support.api import served
@@ -38,6 +39,7 @@ BOUNDS: dict[str, Any] = {
     "lock_timeout_ms": 567,
     "application_name": "sessions",
 }
+OPEN_SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1"
 MAKE_LEDGER = "INSERT INTO picopay.ledger (ledger_id, name, created_at) VALUES ($1, $2, now())"
 
 
@@ -157,6 +159,53 @@ async def test_a_server_outlives_the_password_it_was_started_with(
         await as_superuser(
             server, database_url, f"DROP OWNED BY {role} CASCADE", f"DROP ROLE {role}"
         )
+
+
+async def test_a_session_is_kept_however_much_it_has_done(database: Database) -> None:
+    async with database.session() as connection:
+        before = await connection.fetchval("SELECT pg_backend_pid()")
+        for _ in range(50_001):  # after 50,000 the driver would replace it
+            await connection.execute("SELECT")
+    async with database.session() as connection:
+        assert await connection.fetchval("SELECT pg_backend_pid()") == before
+
+
+async def test_a_pool_that_is_not_admitted_is_filled_a_few_looks_later(
+    server: Server, database_url: DatabaseUrl
+) -> None:
+    name = database_url.database
+    await as_superuser(server, database_url, f"ALTER DATABASE {name} CONNECTION LIMIT 2")
+    async with opened(database_url) as database:
+        readiness = Readiness(database)
+        readiness.stay()
+        watching = asyncio.create_task(readiness.watch())
+        try:
+
+            async def is_ready() -> bool:
+                return readiness.problem is None
+
+            await eventually(is_ready)
+            assert not await database.fill()
+            await as_superuser(server, database_url, f"ALTER DATABASE {name} CONNECTION LIMIT -1")
+
+            async def is_full() -> bool:
+                return bool(await value(database_url, OPEN_SESSIONS, name) >= 8)
+
+            await eventually(is_full)
+            assert await database.fill()
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+
+async def test_a_pool_gives_back_what_it_has_when_it_is_not_filled_to_the_end(
+    database: Database,
+) -> None:
+    filling = asyncio.create_task(database.fill())
+    await asyncio.sleep(0.02)
+    filling.cancel()
+    await asyncio.gather(filling, return_exceptions=True)
+    assert await database.fill()  # nothing is lent for ever
 
 
 async def test_while_there_is_a_refusal_no_session_is_lent(database: Database) -> None:

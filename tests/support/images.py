@@ -55,7 +55,9 @@ class Engine:
         runtime = 'runtime = "runc"\n' if shutil.which("runc") else ""
         configuration.write_text(_PODMAN + runtime, encoding="utf-8")
         self._environment = {**os.environ, "CONTAINERS_CONF": str(configuration)}
-        self._program = next(one for one in ("docker", "podman") if self._works(one))
+        chosen = os.environ.get("BUILDER")
+        candidates = (chosen,) if chosen else ("docker", "podman")
+        self._program = next(one for one in candidates if self._works(one))
 
     def make(self, folder: Path, *options: str) -> dict[str, Image]:
         """Make the images with `.ci/images`; put their archives into a folder, and read them."""
@@ -86,11 +88,7 @@ class Engine:
 
     def base_layers(self) -> tuple[str, ...]:
         """Return the layers of the base image."""
-        found = re.search(
-            r"^ARG BASE=(\S+)", (CHECKOUT / "Dockerfile.api").read_text(), re.MULTILINE
-        )
-        assert found
-        base = os.environ.get("BASE") or found[1]
+        base = os.environ.get("BASE") or default_base()
         return tuple(json.loads(self._told("image", "inspect", base))[0]["RootFS"]["Layers"])
 
     def run(self, image: Image, *arguments: str, **environment: str) -> "Ended":
@@ -190,6 +188,14 @@ class Container:
         return int(
             self._engine.tell("inspect", "--format", "{{.State.ExitCode}}", self._name).stdout
         )
+
+
+def default_base() -> str:
+    """Return the base that the images have where nobody chooses another one."""
+    text = (CHECKOUT / "Dockerfile.api").read_text(encoding="utf-8")
+    found = re.search(r"^ARG BASE=(\S+)", text, re.MULTILINE)
+    assert found
+    return found[1]
 
 
 def _read(program: str, name: str, folder: Path) -> Image:

@@ -17,6 +17,7 @@ from picopay_api.store.database import Database
 
 _INTERVAL_S = 1.0
 _TIMEOUT_S = 5.0
+_FILLS_MAX = 10
 _READ_ONLY = "SELECT current_setting('transaction_read_only')::boolean"
 
 _log = get_logger(__name__)
@@ -31,7 +32,7 @@ class Readiness:
         self._revision: str | None = None
         self._leaving = False
         self._staying = False
-        self._filled = False
+        self._fills_left = _FILLS_MAX
         self.problem: str | None = "the database has not been looked at yet"
         """Why this process cannot serve, in a sentence; None when it can."""
         self._refuse(DatabaseUnavailable(self.problem))
@@ -45,7 +46,11 @@ class Readiness:
             ):
                 state = await schema.state(connection)  # type: ignore[arg-type]  # a pooled session is one
                 read_only = await connection.fetchval(_READ_ONLY)
-        except DatabaseUnavailable:
+        except DatabaseUnavailable as error:
+            if isinstance(error.__cause__, TimeoutError):
+                # Its machine has gone without a word, and with it the other end of every session.
+                for database in self._databases:
+                    await database.renew()
             self._conclude("the database cannot be reached")
             return
         except asyncpg.PostgresError as error:  # such as a role without any right
@@ -79,14 +84,20 @@ class Readiness:
         while True:
             try:
                 await self.check()
-                if self._staying and not self._filled and self.problem is None:
-                    for database in self._databases:
-                        await database.fill()
-                    self._filled = True
+                await self._fill()
             except Exception:  # noqa: BLE001  # the watch must go on
                 _log.exception(Event.UNEXPECTED_ERROR)
                 self._conclude("the schema cannot be read")
             await asyncio.sleep(_INTERVAL_S)
+
+    async def _fill(self) -> None:
+        """Fill the pools of a process that stays; what the server has no room for now, a few looks later."""
+        if not self._staying or self.problem is not None or not self._fills_left:
+            return
+        self._fills_left -= 1
+        filled = [await database.fill() for database in self._databases]
+        if all(filled):
+            self._fills_left = 0
 
     async def in_range(self) -> None:
         """Wait until the schema is one that this release knows."""

@@ -6,6 +6,7 @@ Failures to reach the database become `DatabaseUnavailable`; all other errors pa
 """
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from copy import copy
@@ -43,6 +44,12 @@ UNREACHABLE = (
     asyncpg.InternalClientError,  # the server's last words came unasked; or no host is the primary
 )
 """What says that the database cannot be reached now; of these, a `ValueError` says something else."""
+
+_NOT_ADMITTED = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InsufficientResourcesError,
+)
+"""Why one more session is refused, which says nothing about those that are open."""
 
 _TOOK_TOO_LONG = (TimeoutError, asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError)
 """What asking once more would only make worse."""
@@ -112,7 +119,9 @@ class Database:
             **arguments,
             min_size=0,
             max_size=size,
-            max_inactive_connection_lifetime=0,  # what is open is kept: see `fill`
+            # What is open is kept: see `fill`.
+            max_queries=sys.maxsize,
+            max_inactive_connection_lifetime=0,
             timeout=connect_timeout_s,
             # A statement that outlives the server's own limit has lost its server.
             command_timeout=statement_timeout_ms / 1000 + _ANSWER_S,
@@ -122,8 +131,8 @@ class Database:
         )
         return cls(pool, application_name, connect_timeout_s)
 
-    async def fill(self) -> None:
-        """Open all sessions that the pool may have, as far as the server lets it.
+    async def fill(self) -> bool:
+        """Open all sessions that the pool may have, as far as the server lets it; tell whether it did.
 
         A session that is open outlives the password it was opened with. One that is opened in the middle of
         a rush of payments is not only slow: it may be refused.
@@ -134,6 +143,7 @@ class Database:
                 for _ in range(self._pool.get_max_size()):
                     await lent.enter_async_context(self._pool.acquire(timeout=_FILL_S))
         self._observe()
+        return self._pool.get_size() == self._pool.get_max_size()
 
     async def renew(self) -> None:
         """Have every session replaced before it is lent again."""
@@ -240,7 +250,8 @@ class Database:
         except DatabaseUnavailable as error:
             if isinstance(error.__cause__, _TOOK_TOO_LONG):
                 raise
-            await self.renew()  # where one session was lost without a word, others are
+            if not isinstance(error.__cause__, _NOT_ADMITTED):
+                await self.renew()  # where one session was lost without a word, others are
             async with self._asking() as connection:
                 return await read(connection)
 

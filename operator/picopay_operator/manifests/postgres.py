@@ -29,14 +29,21 @@ _PORT_NAME = "postgres"
 
 _START = """\
 exec 9>>"$0"
-flock -n 9 || echo 'Waiting until the server before has let go of the data.'
-flock 9 && exec docker-entrypoint.sh postgres
+flock -n 9 || {
+  echo 'Waiting until the server before has let go of the data.'
+  trap 'exit 143' INT TERM
+  flock 9 &
+  wait $! || exit 1
+  trap - INT TERM
+}
+exec docker-entrypoint.sh postgres
 """
 """Begins only when no other server works on the data: the lock is held for as long as this one lives.
 
 A pod that is deleted by force is replaced while its server still runs. PostgreSQL knows other servers by
-their process, and each of the two is process 1 of its container: both would write, and payments be lost. All
-pods that have the volume are on one node, so a lock of the kernel parts them.
+their process, and each of the two is process 1 of its container: both would write, and payments be lost. Pods
+with a volume of blocks are on one node, where a lock of the kernel parts them. It belongs to the open file,
+which the server inherits, whoever took it. A shell that waits as process 1 ends only if it was told how.
 """
 
 

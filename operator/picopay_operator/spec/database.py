@@ -87,7 +87,8 @@ class Postgres(Kind, frozen=True):
             str,
             Meta(
                 max_length=512,
-                description="Another image of PostgreSQL, of the same major version.",
+                description="Another image of PostgreSQL, of the same major version: one that is made"
+                " from the official one, whose entry point is used.",
             ),
         ]
         | None
@@ -128,7 +129,7 @@ class CloudNativePG(Kind, frozen=True):
                 le=9,
                 description="Servers of a cluster to be created, 3 when it is not given: the primary and"
                 " standbys. A payment is answered when one of the standbys has it, too; with 2, payments"
-                " wait while either of them is away.",
+                " are answered 503 while either of them is away. CloudNativePG 1.28 or newer is needed.",
             ),
         ]
         | None
@@ -182,7 +183,7 @@ class Pool(Kind, frozen=True):
         Meta(
             ge=3,
             le=100,
-            description="Connections of one API process, at most. All processes together must stay"
+            description="Connections that one API process opens and keeps. All processes together must stay"
             " below the server's max_connections, or the condition ConnectionBudget says so.",
         ),
     ] = 8

@@ -6,23 +6,29 @@ Options are pytest's: `make e2e ARGS="-m smoke"` runs what needs no add-on of th
 import os
 import subprocess
 import sys
+from itertools import pairwise
 
+from support.cluster import ground
 from support.cluster.addons import ADDONS
 from support.cluster.cluster import KUBECONFIG, ClusterError, down, up
-from support.cluster.postgres_image import REPOSITORY, STAND_IN_BASE, postgres_image
+from support.cluster.postgres_image import REPOSITORY, postgres_image
 from support.cluster.programs import UnsuitedError
 from support.e2e.releases import releases
+from support.images import default_base
 from support.postgres import CHECKOUT
 
+_SMOKE = ("-m", "smoke")
 _IMAGES = CHECKOUT / "dist" / "e2e-images"
 
 
 def main(arguments: list[str]) -> int:
     """Run the tests; return pytest's exit code. The cluster ends with them."""
-    base = os.environ.get("BASE") or STAND_IN_BASE
+    if ground.processes():
+        raise ClusterError("There is a cluster already: make cluster-down ends it.")
+    base = os.environ.get("BASE") or default_base()
     _IMAGES.mkdir(parents=True, exist_ok=True)
     archives = [*releases(_IMAGES), postgres_image(_IMAGES, base)]
-    addons = [] if _is_smoke(arguments) else list(ADDONS)
+    addons = [] if _SMOKE in pairwise(arguments) else list(ADDONS)
     up(archives, addons)
     try:
         return subprocess.run(
@@ -36,10 +42,6 @@ def main(arguments: list[str]) -> int:
         ).returncode
     finally:
         down()
-
-
-def _is_smoke(arguments: list[str]) -> bool:
-    return "smoke" in arguments
 
 
 if __name__ == "__main__":

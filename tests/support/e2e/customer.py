@@ -68,7 +68,9 @@ class Customer:
     """Threads that pay at one pace. Every payment is tried with its key until it is acknowledged."""
 
     def __init__(self, told: dict[str, Any]) -> None:
+        key = os.environ.get("API_KEY")
         self._told = told
+        self._headers = told["headers"] | ({"Authorization": f"Bearer {key}"} if key else {})
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._began = time.monotonic()
@@ -94,7 +96,7 @@ class Customer:
 
     def _pay_on(self) -> None:
         pace = self._told.get("per_s")
-        with closing(Connection(self._told["url"], self._told["headers"])) as connection:
+        with closing(Connection(self._told["url"], self._headers)) as connection:
             while not self._ended.is_set():
                 number = next(self._numbers)
                 due = self._began + number / pace if pace else time.monotonic()
@@ -114,7 +116,7 @@ class Customer:
                     key,
                 )
             except (OSError, http.client.HTTPException) as error:
-                failure = repr(error)
+                failure = f"no answer: {error!r}"
             else:
                 if status == http.client.CREATED:
                     self._note(key, told["id"], asked, due)

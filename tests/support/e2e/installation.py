@@ -68,7 +68,8 @@ class Installation:
             if self.kube.find("deployment", RELEASE):
                 self.uninstall()
             self.kube("delete", "namespace", NAMESPACE, "--timeout=2m")
-        self.kube("delete", "customresourcedefinition", DEFINITION, "--ignore-not-found")
+        gone = ("--ignore-not-found", "--timeout=3m")
+        self.kube("delete", "customresourcedefinition", DEFINITION, *gone)
 
     def pods(self) -> list[Any]:
         """Return the operator's pods that are not about to end."""

@@ -31,6 +31,8 @@ PAYMENT = {"source": "@world", "destination": "@shop", "amount": 1, "asset": "US
 
 _PROGRAM = Path(__file__).with_name("customer.py")
 _FOLDER = "/customer"
+_WAIT_MAX_S = 15.0
+"""Far more than a payment takes on a busy node, and less than one that has got lost on its way."""
 
 
 class Takings(msgspec.Struct, frozen=True):
@@ -50,6 +52,16 @@ class Takings(msgspec.Struct, frozen=True):
     """The longest time in which nobody's payment was acknowledged."""
     longest_wait_s: float
     """The longest time from when a payment was due until it was acknowledged, with all tries."""
+
+    @property
+    def troubles(self) -> list[str]:
+        """Return what a customer would complain about; nothing, when none of it should have been noticed."""
+        complaints = [str(failure) for failure in self.failures]
+        if not self.ids:
+            complaints.append("nothing was paid")
+        if self.longest_wait_s > _WAIT_MAX_S:
+            complaints.append(f"a payment took {self.longest_wait_s:.0f} s")
+        return complaints
 
 
 class Shop:
@@ -185,7 +197,8 @@ class Shop:
         self._customers += 1
         name = f"customer-{self._customers}"
         told = {
-            **self._door("", url, host),
+            "url": url or self.url,
+            "headers": {"Host": host} if host else {},
             "name": name,
             "payment": PAYMENT,
             "per_s": per_s,
@@ -201,6 +214,7 @@ class Shop:
         """Demand that what customers were told is what is in the books, and that these are in order."""
         assert [takings.lost for takings in self._takings if takings.lost] == []
         told = {payment: key for takings in self._takings for key, payment in takings.ids.items()}
+        assert len(told) == sum(len(takings.ids) for takings in self._takings), "one for two keys"
         booked = self._have_done("list", {"path": "/v1/payments"})
         assert {one["id"]: one["metadata"]["order"] for one in booked} == told
         assert len(booked) == len(told)
@@ -226,8 +240,13 @@ class Shop:
             (one["metadata"]["uid"], status["restartCount"])
             for component in components or (Component.API, Component.WORKER, Component.DATABASE)
             for one in self.pods(component)
-            for status in one["status"]["containerStatuses"]
+            for status in one["status"].get("containerStatuses", ())
         }
+
+    def _key(self) -> Manifest:
+        """Return the variable with the API key: diagnostics show pods, and are no place for secrets."""
+        where = {"name": names.admin_key(NAME), "key": "api-key", "optional": True}
+        return {"name": "API_KEY", "valueFrom": {"secretKeyRef": where}}
 
     def _pod(self, name: str, task: str, told: Mapping[str, Any]) -> Manifest:
         closed = {
@@ -239,7 +258,7 @@ class Shop:
             "name": "customer",
             "image": self.image,
             "command": ["python", f"{_FOLDER}/customer.py", task],
-            "env": [{"name": "CUSTOMER", "value": json.dumps({"headers": {}, "url": "", **told})}],
+            "env": [{"name": "CUSTOMER", "value": json.dumps(told)}, self._key()],
             "securityContext": closed,
             "volumeMounts": [{"name": "program", "mountPath": _FOLDER}],
         }
