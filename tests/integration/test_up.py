@@ -31,6 +31,7 @@ from support.installation import (
     READY_TIMEOUT_S,
     STOP_TIMEOUT_S,
     Installation,
+    command_of,
     environment,
     installed,
     kill,
@@ -81,7 +82,7 @@ def refused(directory: Path, *options: str, **variables: str) -> tuple[int, str]
 
 def children(installation: Installation, command: str) -> list[psutil.Process]:
     supervisor = psutil.Process(installation.ready.pid)
-    return [one for one in supervisor.children() if command in one.cmdline()]
+    return [one for one in supervisor.children() if command in command_of(one)]
 
 
 def assert_gone(processes: list[psutil.Process]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from picopay_api.database_url import DatabaseUrl
 from picopay_api.store.database import Database
 from picopay_api.worker.audit_all import audit_everything
-from support.installation import Installation, installed
+from support.installation import Installation, command_of, installed
 from support.waiting import eventually
 
 CLIENTS = 16
@@ -123,13 +123,13 @@ async def check_the_books(installation: Installation, loads: list[Load]) -> None
 @pytest.mark.parametrize("victim", ["serve", "worker"])
 async def test_a_killed_child_is_started_again(tmp_path: Path, victim: str) -> None:
     with installed(tmp_path / "data") as installation:
-        [process] = [p for p in installation.processes() if victim in p.cmdline()]
+        [process] = [p for p in installation.processes() if victim in command_of(p)]
         process.kill()
         async with installation.client() as client:
 
             async def serving_again() -> bool:
                 others = [p for p in installation.processes() if p.pid != process.pid]
-                return any(victim in p.cmdline() for p in others) and await ready(client) == 200
+                return any(victim in command_of(p) for p in others) and await ready(client) == 200
 
             await eventually(serving_again)
         assert installation.stop() == 0

@@ -15,7 +15,7 @@ import psutil
 from picopay_api.database_url import DatabaseUrl
 from picopay_api.store.database import Database
 from picopay_api.worker.audit_all import audit_everything
-from support.installation import Installation, installed
+from support.installation import Installation, command_of, installed
 from support.sql import rows, value
 from support.waiting import eventually
 
@@ -83,7 +83,7 @@ async def victim(kind: str, installation: Installation, url: DatabaseUrl) -> psu
         return psutil.Process(backend)
     if kind == "postmaster":
         return child(installation, lambda one: one.name() == "postgres")
-    return child(installation, lambda one: kind in one.cmdline())
+    return child(installation, lambda one: kind in command_of(one))
 
 
 def restarted(log: Path) -> list[str]:

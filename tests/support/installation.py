@@ -111,6 +111,14 @@ def tree(pid: int) -> list[psutil.Process]:
         return []
 
 
+def command_of(process: psutil.Process) -> list[str]:
+    """Return the command line of a process; nothing of one that has ended since it was seen."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:  # who is dead and not yet buried is one, too
+        return []
+
+
 def kill(processes: list[psutil.Process]) -> None:
     """Stop them all first, so that none sees another one die; then kill them."""
     for number in (signal.SIGSTOP, signal.SIGKILL):
