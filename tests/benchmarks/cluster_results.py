@@ -4,7 +4,6 @@ Used by `cluster_bench.py` and by what measures for it, and run by itself with a
 tests/benchmarks/cluster_results.py RESULT.json --into docs/explanation` writes the page.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,22 +112,14 @@ def page(result: Result) -> str:
 
 def write(result: Result, folder: Path) -> Path:
     """Write the page into a folder; return the file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / PAGE
-    file.write_text(page(result), encoding="utf-8")
-    return file
+    return measures.write_page(page(result), folder / PAGE)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Read a file of results, write what it says."""
-    parser = argparse.ArgumentParser(
-        prog="tests/benchmarks/cluster_results.py", description=__doc__
+    return measures.pages(
+        "cluster_results.py", __doc__, arguments, lambda file, into: write(Result.read(file), into)
     )
-    parser.add_argument("result", type=Path, metavar="RESULT.json")
-    parser.add_argument("--into", type=Path, required=True, metavar="FOLDER")
-    given = parser.parse_args(arguments)
-    print(write(Result.read(given.result), given.into))
-    return 0
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ Used by `operator_results.py` and `cluster_results.py`: each has a table of meas
 keeps its values.
 """
 
+import argparse
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -68,3 +69,22 @@ def page(run: Run, made_by: str, told: str, heading: str, lines: list[tuple[Valu
         markdown(COLUMNS, lines),
     )
     return "\n\n".join(parts) + "\n"
+
+
+def write_page(content: str, file: Path) -> Path:
+    """Write a page, whose folder need not be there; return the file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(content, encoding="utf-8")
+    return file
+
+
+def pages(
+    program: str, what: str | None, arguments: Sequence[str], write: Callable[[Path, Path], Path]
+) -> int:
+    """Be a program that reads a file of results and has `write` put its page into a folder."""
+    parser = argparse.ArgumentParser(prog=f"tests/benchmarks/{program}", description=what)
+    parser.add_argument("result", type=Path, metavar="RESULT.json")
+    parser.add_argument("--into", type=Path, required=True, metavar="FOLDER")
+    given = parser.parse_args(arguments)
+    print(write(given.result, given.into))
+    return 0
